@@ -1,10 +1,8 @@
 //! What the daemon tells the datapath about networks.
 
-use core::sync::atomic::AtomicU32;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Ip, Mac, Seconds, vport::VportId};
+use crate::{Ip, Mac, Seconds, Word, vport::VportId};
 
 /// Number of a network: its slot in `NETWORKS`. 0 stands for the outside.
 pub type NetworkId = u16;
@@ -70,6 +68,9 @@ impl Timeouts {
     pub const RFC: Self = Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60 };
 }
 
+/// The daemon's step of [`NetworkEntry::generation`].
+pub const GENERATION_STEP: u32 = 1 << 16;
+
 /// Addresses that a gateway answers ARP for, at most.
 pub const MAX_GATEWAY_ADDRESSES: usize = 4;
 
@@ -88,7 +89,7 @@ pub struct Subnet {
 
 /// Value of `NETWORKS`. Mode 0: the slot is free.
 #[repr(C)]
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout))]
 pub struct NetworkEntry {
     /// [`NetworkMode`] as its number.
     pub mode: u8,
@@ -107,9 +108,9 @@ pub struct NetworkEntry {
     /// Idle time after which a learned FDB entry ends, in seconds.
     pub ageing: Seconds,
     /// Paths that flows of this network keep are right while this number stands. The daemon adds
-    /// 0x1_0000 when routes, neighbours or ports change, the datapath adds 1 when a guest moves to
-    /// another port; the two never undo each other's step. 0 is never valid.
-    pub generation: AtomicU32,
+    /// [`GENERATION_STEP`] when routes, neighbours or ports change, the datapath adds 1 when a guest
+    /// moves to another port; the two never undo each other's step. 0 is never valid.
+    pub generation: Word,
 }
 
 impl NetworkEntry {

@@ -1,10 +1,8 @@
 //! The MAC table.
 
-use core::sync::atomic::AtomicU32;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Mac, Seconds, config::NetworkId};
+use crate::{Mac, Seconds, Word, config::NetworkId, flow::idle};
 
 /// Key of `FDB`.
 #[repr(C)]
@@ -50,34 +48,33 @@ impl FdbKind {
 
 /// Value of `FDB`.
 #[repr(C)]
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout))]
 pub struct FdbEntry {
     /// The vport behind which the address lives; follows the guest when it moves.
-    pub vport: AtomicU32,
+    pub vport: Word,
+    /// Last frame from the address, in [`Seconds`]; written at most once a second.
+    pub last_seen: Word,
+    /// How often the address moved to another vport.
+    pub moves: Word,
     /// [`FdbKind`] as its number.
     pub kind: u32,
-    /// Last frame from the address, in [`Seconds`]; written at most once a second.
-    pub last_seen: AtomicU32,
-    /// How often the address moved to another vport.
-    pub moves: AtomicU32,
 }
 
 impl FdbEntry {
     #[inline(always)]
     pub const fn new(vport: u32, kind: FdbKind, now: Seconds) -> Self {
-        Self {
-            vport: AtomicU32::new(vport),
-            kind: kind as u32,
-            last_seen: AtomicU32::new(now),
-            moves: AtomicU32::new(0),
-        }
+        Self { vport: Word::new(vport), last_seen: Word::new(now), moves: Word::new(0), kind: kind as u32 }
+    }
+
+    /// The vport behind which the address lives.
+    #[inline(always)]
+    pub fn vport(&self) -> u32 {
+        self.vport.load()
     }
 
     /// True for a learned entry unseen for `ageing` seconds.
     #[inline(always)]
     pub fn is_expired(&self, now: Seconds, ageing: Seconds) -> bool {
-        let idle = now.wrapping_sub(self.last_seen.load(core::sync::atomic::Ordering::Relaxed));
-        // A stamp from the future (another CPU's clock tick) is not an age.
-        self.kind == FdbKind::Learned as u32 && idle >= ageing && idle < u32::MAX / 2
+        self.kind == FdbKind::Learned as u32 && idle(now, &self.last_seen) >= ageing
     }
 }

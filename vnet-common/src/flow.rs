@@ -1,11 +1,9 @@
 //! Flows: what the fast path executes, one entry a direction.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    Be16, Ip, Mac, Seconds,
+    Be16, Ip, Mac, Seconds, Word,
     config::{NetworkId, Timeouts},
     conntrack,
     vport::{UNTAGGED, VportId},
@@ -27,7 +25,9 @@ pub struct FlowKey {
     pub vlan: u16,
     /// IP protocol number.
     pub protocol: u8,
-    pub pad: [u8; 3],
+    /// Two fields: LLVM would zero three bytes by a call.
+    pub pad: u8,
+    pub pad2: u16,
 }
 
 /// The direction of a flow within its connection (netfilter's sense). Travels as the number.
@@ -49,20 +49,19 @@ pub const ORIGIN_FORWARD: u8 = 2;
 /// Words are written one by one while other CPUs read: a writer first takes `generation` to 0, a
 /// reader looks at it before and after.
 #[repr(C)]
-#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, Default, FromBytes, IntoBytes, KnownLayout))]
 pub struct Path {
     /// [`crate::config::NetworkEntry::generation`] that this was decided under; 0: not decided.
-    pub generation: AtomicU32,
-    pub to_vport: AtomicU32,
-    /// Destination and source MAC as they go into the frame, twelve bytes.
-    pub macs: [AtomicU32; 3],
+    pub generation: Word,
     /// When it was decided, in [`Seconds`]: paths are looked up again now and then, daemon or not.
-    pub decided: AtomicU32,
+    pub decided: Word,
+    /// Vport, and the destination and source MAC as they go into the frame: see [`Way`].
+    pub way: [Word; 4],
 }
 
 /// Value of `FLOWS`.
 #[repr(C)]
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout))]
 pub struct FlowEntry {
     /// The packet's addresses and ports after translation.
     pub src: Ip,
@@ -83,9 +82,9 @@ pub struct FlowEntry {
     /// When the connection began, in [`Seconds`].
     pub created: Seconds,
     /// Last packet in this direction, in [`Seconds`]; written at most once a second.
-    pub last_seen: AtomicU32,
+    pub last_seen: Word,
     /// Events seen so far (bits of [`conntrack`]); both directions of a connection hold the same.
-    pub seen: AtomicU32,
+    pub seen: Word,
     pub path: Path,
 }
 
@@ -102,8 +101,15 @@ impl FlowEntry {
             network: if comes_from_guest { crate::config::OUTSIDE } else { self.network },
             vlan: if comes_from_guest { UNTAGGED } else { self.vlan },
             protocol,
-            pad: [0; 3],
+            pad: 0,
+            pad2: 0,
         }
+    }
+
+    /// The bits of [`FlowEntry::seen`].
+    #[inline(always)]
+    pub fn seen(&self) -> u32 {
+        self.seen.load()
     }
 
     /// True when neither direction was seen for as long as the connection's state allows.
@@ -113,27 +119,59 @@ impl FlowEntry {
     pub fn is_expired(&self, partner: Option<&Self>, protocol: u8, timeouts: &Timeouts, now: Seconds) -> bool {
         let Some(partner) = partner else { return true };
         let idle = idle(now, &self.last_seen).min(idle(now, &partner.last_seen));
-        let seen = self.seen.load(Ordering::Relaxed) | partner.seen.load(Ordering::Relaxed);
+        let seen = self.seen() | partner.seen();
         idle >= conntrack::timeout(protocol, seen, timeouts)
     }
 }
 
 /// Seconds since `last_seen`; a stamp ahead of `now` (another CPU's clock tick) counts as no time.
 #[inline(always)]
-pub fn idle(now: Seconds, last_seen: &AtomicU32) -> Seconds {
-    let idle = now.wrapping_sub(last_seen.load(Ordering::Relaxed));
+pub fn idle(now: Seconds, last_seen: &Word) -> Seconds {
+    let idle = now.wrapping_sub(last_seen.load());
     if idle > u32::MAX / 2 { 0 } else { idle }
 }
 
-impl Path {
-    /// Destination and source MAC as the three words that [`Path::macs`] holds.
+/// What a [`Path`] says: the egress vport and both link addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub to_vport: VportId,
+    pub dst: Mac,
+    pub src: Mac,
+}
+
+impl Way {
+    /// As the words that [`Path::way`] holds.
     #[inline(always)]
-    pub const fn pack_macs(dst: Mac, src: Mac) -> [u32; 3] {
-        let (d, s) = (dst.0, src.0);
+    pub const fn pack(self) -> [u32; 4] {
+        let (d, s) = (self.dst.0, self.src.0);
         [
+            self.to_vport,
             u32::from_ne_bytes([d[0], d[1], d[2], d[3]]),
             u32::from_ne_bytes([d[4], d[5], s[0], s[1]]),
             u32::from_ne_bytes([s[2], s[3], s[4], s[5]]),
         ]
+    }
+
+    /// The opposite of [`Way::pack`].
+    #[inline(always)]
+    pub const fn unpack(words: [u32; 4]) -> Self {
+        let [to_vport, a, b, c] = words;
+        let (a, b, c) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+        Self {
+            to_vport,
+            dst: Mac([a[0], a[1], a[2], a[3], b[0], b[1]]),
+            src: Mac([b[2], b[3], c[0], c[1], c[2], c[3]]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_survives_packing() {
+        let way = Way { to_vport: 0x0102_0304, dst: Mac([1, 2, 3, 4, 5, 6]), src: Mac([7, 8, 9, 10, 11, 12]) };
+        assert_eq!(Way::unpack(way.pack()), way);
     }
 }

@@ -4,9 +4,11 @@
 //! maps and programs, drop reasons, and the connection state machine as a pure function. Layouts are
 //! `repr(C)` without implicit padding (derived, not promised: `IntoBytes` refuses padding) and pinned
 //! by a test. Multi-byte packet fields are kept in network byte order and say so in their type
-//! ([`Be16`], [`Ip`]); everything else is in host order.
+//! ([`Be16`], [`Ip`]); everything else is in host order. Words that several CPUs write
+//! are [`Word`]s; the layouts that hold some are checked on the host only.
 #![no_std]
-#![forbid(unsafe_code)]
+#![cfg_attr(not(target_arch = "bpf"), forbid(unsafe_code))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features))]
 
 #[cfg(test)]
 extern crate std;
@@ -22,9 +24,11 @@ pub mod names;
 pub mod nat;
 pub mod stats;
 pub mod vport;
+pub mod word;
 
 pub use bytes::{Be16, Ip, Mac};
 pub use drop::DropReason;
+pub use word::Word;
 
 /// Version of every layout in this crate. A change of any of them bumps it: maps pinned under another
 /// version are never mixed with programs of this one.

@@ -3,11 +3,9 @@
 //! A binding is two entries, one a side. The external entry is the ownership of the outside port: it
 //! is claimed with an insert-if-absent. The internal entry counts the connections that use it.
 
-use core::sync::atomic::AtomicU32;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Be16, Ip, config::NetworkId};
+use crate::{Be16, Ip, Word, config::NetworkId};
 
 /// Key of `BINDINGS`.
 #[repr(C)]
@@ -26,7 +24,7 @@ pub struct BindingKey {
 
 /// Value of `BINDINGS`: the other side.
 #[repr(C)]
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout))]
 pub struct BindingEntry {
     pub address: Ip,
     pub port: Be16,
@@ -36,10 +34,10 @@ pub struct BindingEntry {
     pub pad: [u8; 2],
     /// Internal side: connections that use the binding, or [`DEAD`] once it is being taken down.
     /// External side: unused.
-    pub connections: AtomicU32,
+    pub connections: Word,
     /// Last time a connection began or ended on it, in seconds.
-    pub last_used: AtomicU32,
+    pub last_used: Word,
 }
 
 /// [`BindingEntry::connections`] from here on: the binding is being taken down, begin no connection.
-pub const DEAD: u32 = 0x8000_0000;
+pub const DEAD: u32 = 1 << 31;

@@ -1,1 +1,105 @@
+//! The BPF object: entry points only.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{
+        bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+        macros::{classifier, xdp},
+        programs::{TcContext, XdpContext},
+    };
+    use vnet_common::{fdb::FdbKey, flow::FlowKey, names::expiry, nat::BindingKey};
+    use vnet_ebpf::{
+        context::{tc, tc::TcFrame, xdp::XdpFrame},
+        datapath::{self, Outcome, Verdict, expire},
+        tables::bpf::BpfTables,
+        verifier::repeat,
+    };
+
+    #[classifier]
+    pub fn port_ingress(context: TcContext) -> i32 {
+        let mut frame = TcFrame::new(&context);
+        let outcome = datapath::port_ingress(&mut frame, &BpfTables);
+        tc_action(&frame, outcome)
+    }
+
+    #[classifier]
+    pub fn gateway_egress(context: TcContext) -> i32 {
+        let mut frame = TcFrame::new(&context);
+        let outcome = datapath::gateway_egress(&mut frame, &BpfTables);
+        tc_action(&frame, outcome)
+    }
+
+    #[classifier]
+    pub fn uplink_egress(context: TcContext) -> i32 {
+        let mut frame = TcFrame::new(&context);
+        let outcome = datapath::uplink_egress(&mut frame, &BpfTables);
+        tc_action(&frame, outcome)
+    }
+
+    #[xdp]
+    pub fn port_xdp(context: XdpContext) -> u32 {
+        let mut frame = XdpFrame::new(&context);
+        match datapath::port_ingress(&mut frame, &BpfTables) {
+            Ok(Verdict::Sent) => frame.action(),
+            // Whatever TC would count or answer is TC's.
+            _ => xdp_action::XDP_PASS,
+        }
+    }
+
+    #[classifier]
+    pub fn expire_flows(context: TcContext) -> i32 {
+        for_each_key(&context, |key: &FlowKey, force, now| expire::expire_flow(&BpfTables, key, force, now))
+    }
+
+    #[classifier]
+    pub fn expire_bindings(context: TcContext) -> i32 {
+        for_each_key(&context, |key: &BindingKey, force, now| expire::expire_binding(&BpfTables, key, force, now))
+    }
+
+    #[classifier]
+    pub fn expire_fdb(context: TcContext) -> i32 {
+        for_each_key(&context, |key: &FdbKey, force, now| expire::expire_fdb(&BpfTables, key, force, now))
+    }
+
+    /// Runs over the keys behind the header; the action is how many were deleted.
+    #[inline(always)]
+    fn for_each_key<K: Copy>(context: &TcContext, expire: impl Fn(&K, bool, u32) -> bool) -> i32 {
+        let Ok(header) = context.load::<expiry::Header>(0) else { return 0 };
+        let now = tc::coarse_seconds();
+        let mut deleted = 0;
+        repeat(header.count.min(expiry::MAX_KEYS), |slot| {
+            let offset = size_of::<expiry::Header>() + slot as usize * size_of::<K>();
+            match context.load::<K>(offset) {
+                Ok(key) => deleted += i32::from(expire(&key, header.force != 0, now)),
+                Err(_) => return false,
+            }
+            true
+        });
+        deleted
+    }
+
+    /// Turns an outcome into what the kernel does. tcx and clsact have the same numbers: "unspecified" is
+    /// tcx's NEXT, other programs on the hook still run.
+    #[inline(always)]
+    fn tc_action(frame: &TcFrame, outcome: Outcome) -> i32 {
+        match outcome {
+            Ok(Verdict::NotOurs | Verdict::PassUp | Verdict::ToHost) => TC_ACT_UNSPEC,
+            Ok(Verdict::Sent) => frame.action(),
+            Ok(Verdict::Flooded) | Err(_) => TC_ACT_SHOT,
+        }
+    }
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    /// Helpers such as `bpf_redirect_neigh` are for GPL programs.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}

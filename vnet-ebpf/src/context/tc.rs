@@ -1,0 +1,246 @@
+//! TC: the frame is an skb, with its offload metadata.
+
+use core::mem;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT, bpf_fib_lookup, bpf_redir_neigh,
+    },
+    helpers::generated::{
+        bpf_clone_redirect, bpf_fib_lookup as fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data,
+    },
+    programs::TcContext,
+};
+use vnet_common::{Be16, DropReason, Ip, Mac, Seconds};
+
+use super::{Covers, Frame, Pod, Route, RouteQuery, Side, ZeroChecksum};
+use crate::verifier;
+
+/// `AF_INET` of the kernel.
+const AF_INET: u8 = 2;
+
+/// vnet's own mark on an skb: a frame that one of its programs handed to a device on whose other hook
+/// another one runs. That program takes it off again.
+const MARK: u32 = 0x766e_6574;
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Seconds on the coarse monotonic clock.
+#[inline(always)]
+pub fn coarse_seconds() -> Seconds {
+    // SAFETY: a helper without arguments.
+    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+    nanoseconds.wrapping_div(NANOSECONDS) as Seconds
+}
+
+/// A frame at a TC hook.
+pub struct TcFrame {
+    skb: *mut __sk_buff,
+    /// Read once: the clock costs a call.
+    now: Seconds,
+    /// What the last helper that sends told the program to return.
+    action: i32,
+}
+
+impl TcFrame {
+    #[inline(always)]
+    pub fn new(context: &TcContext) -> Self {
+        Self { skb: context.as_ptr().cast(), now: coarse_seconds(), action: TC_ACT_SHOT }
+    }
+
+    /// The action that sends the frame as the datapath decided.
+    #[inline(always)]
+    pub fn action(&self) -> i32 {
+        self.action
+    }
+
+    /// The readable range `[data, data_end)`.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the kernel hands the program a valid `__sk_buff`, and these are its packet pointers.
+        unsafe {
+            let data = verifier::packet_pointer::<{ mem::offset_of!(__sk_buff, data) }, _>(self.skb);
+            let data_end = verifier::packet_pointer::<{ mem::offset_of!(__sk_buff, data_end) }, _>(self.skb);
+            (data, data_end)
+        }
+    }
+
+    /// The place of a `T` at `offset`, if it lies within the readable range.
+    #[inline(always)]
+    fn place<T>(&self, offset: u32) -> Option<*mut T> {
+        verifier::place(self.bounds(), offset)
+    }
+}
+
+impl Frame for TcFrame {
+    const COMPLETE: bool = true;
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: see `bounds`.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: see `bounds`.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: see `bounds`.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn metadata_tag(&self) -> Option<Be16> {
+        // SAFETY: see `bounds`.
+        unsafe { if (*self.skb).vlan_present == 0 { None } else { Some(Be16::new((*self.skb).vlan_tci as u16)) } }
+    }
+
+    #[inline(always)]
+    fn is_marked(&self) -> bool {
+        // SAFETY: see `bounds`.
+        unsafe { (*self.skb).mark == MARK }
+    }
+
+    #[inline(always)]
+    fn set_marked(&mut self, marked: bool) {
+        // SAFETY: `mark` is writable for TC programs.
+        unsafe { (*self.skb).mark = if marked { MARK } else { 0 } }
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, length: u32) {
+        let (data, data_end) = self.bounds();
+        if data.wrapping_add(length as usize) > data_end {
+            let length = length.min(self.len());
+            // SAFETY: the skb is valid. A failure leaves the range as it was, and reads fail.
+            let _ = unsafe { bpf_skb_pull_data(self.skb, length) };
+        }
+    }
+
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: u32) -> Option<T> {
+        // SAFETY: `place` checked the bounds, any bytes are a `T`.
+        self.place::<T>(offset).map(|place| unsafe { place.read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn write<T: Pod>(&mut self, offset: u32, value: T) -> Result<(), DropReason> {
+        let place = self.place::<T>(offset).ok_or(DropReason::RewriteFailed)?;
+        // SAFETY: `place` checked the bounds; the verifier's prologue has made the data private.
+        unsafe { place.write_unaligned(value) };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn update_l4_checksum(
+        &mut self,
+        offset: u32,
+        diff: u32,
+        covers: Covers,
+        zero: ZeroChecksum,
+    ) -> Result<(), DropReason> {
+        // Size 0 in the low bits: `to` is a checksum difference (net/core/filter.c).
+        let mut flags = 0u64;
+        if covers == Covers::PseudoHeader {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+        }
+        if zero == ZeroChecksum::Absent {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: the helper checks offset and skb.
+        let result = unsafe { bpf_l4_csum_replace(self.skb, offset, 0, u64::from(diff), flags) };
+        if result == 0 { Ok(()) } else { Err(DropReason::RewriteFailed) }
+    }
+
+    #[inline(always)]
+    fn route(&mut self, query: &RouteQuery) -> Route {
+        route(self.skb.cast(), query)
+    }
+
+    #[inline(always)]
+    fn redirect(&mut self, ifindex: u32, side: Side) {
+        // SAFETY: a helper with scalar arguments.
+        self.action = unsafe { bpf_redirect(ifindex, flags(side)) as i32 };
+    }
+
+    #[inline(always)]
+    fn resolve(&mut self, ifindex: u32, next_hop: Ip) {
+        self.action = redirect_neigh(ifindex, next_hop.v4_raw());
+    }
+
+    #[inline(always)]
+    fn clone_to(&mut self, ifindex: u32, side: Side) -> bool {
+        // SAFETY: the skb is valid; the helper checks the index.
+        unsafe { bpf_clone_redirect(self.skb, ifindex, flags(side)) == 0 }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Seconds {
+        self.now
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+#[inline(always)]
+const fn flags(side: Side) -> u64 {
+    match side {
+        Side::Egress => 0,
+        Side::Host => BPF_F_INGRESS as u64,
+    }
+}
+
+/// Notes the kernel's own way of addressing and sending the frame; it happens when the program returns
+/// `TC_ACT_REDIRECT`.
+#[inline(never)]
+fn redirect_neigh(ifindex: u32, next_hop: u32) -> i32 {
+    // SAFETY: all zero is a value of this C struct.
+    let mut params: bpf_redir_neigh = unsafe { mem::zeroed() };
+    params.nh_family = u32::from(AF_INET);
+    params.__bindgen_anon_1.ipv4_nh = next_hop;
+    let size = mem::size_of::<bpf_redir_neigh>() as i32;
+    // SAFETY: params is valid for the length given.
+    unsafe { bpf_redirect_neigh(ifindex, &raw mut params, size, 0) as i32 }
+}
+
+/// The length is left 0: MTU is judged by the datapath.
+///
+/// A function of its own: its 64-byte parameter block would not fit on the caller's stack.
+#[inline(never)]
+fn route(context: *mut core::ffi::c_void, query: &RouteQuery) -> Route {
+    // SAFETY: all zero is a value of this C struct.
+    let mut params: bpf_fib_lookup = unsafe { mem::zeroed() };
+    params.family = AF_INET;
+    params.l4_protocol = query.protocol;
+    params.sport = query.src_port.raw();
+    params.dport = query.dst_port.raw();
+    params.ifindex = query.ifindex;
+    params.__bindgen_anon_2.tos = query.tos;
+    params.__bindgen_anon_3.ipv4_src = query.src.v4_raw();
+    params.__bindgen_anon_4.ipv4_dst = query.dst.v4_raw();
+    let size = mem::size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: context and params are valid, the size is that of params.
+    let result = unsafe { fib_lookup(context, &raw mut params, size, 0) };
+    const SUCCESS: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+    match result {
+        SUCCESS => Route::Via { ifindex: params.ifindex, src_mac: Mac(params.smac), dst_mac: Mac(params.dmac) },
+        NO_NEIGHBOUR => Route::Unresolved {
+            ifindex: params.ifindex,
+            // SAFETY: the kernel has put the next hop where the destination stood.
+            next_hop: Ip::from_v4_raw(unsafe { params.__bindgen_anon_4.ipv4_dst }),
+        },
+        _ => Route::None,
+    }
+}

@@ -1,0 +1,318 @@
+//! Forward: the way of a packet between a network and the world, by the kernel's own routing table.
+
+use vnet_common::{
+    Be16, DropReason, Ip, Mac,
+    config::{NetworkEntry, NetworkId, NetworkMode, OUTSIDE},
+    fdb::FdbKey,
+    flow::FlowKey,
+    forward::{ForwardEntry, ForwardKey},
+    vport::{UNTAGGED, VportEntry, VportId},
+};
+
+use super::{
+    Home, Outcome, Verdict, Work, bridge,
+    conntrack::{self, Known},
+    nat,
+    parse::{self, Ethernet, Packet, Ports},
+};
+use crate::{
+    context::{Frame, Route, RouteQuery, Side},
+    tables::{Table as _, Tables},
+    wire::{ethernet, ipv4},
+};
+
+/// A way out, decided.
+#[derive(Clone, Copy, Debug)]
+pub struct NextHop {
+    pub to_vport: VportId,
+    pub ifindex: u32,
+    pub link: Link,
+}
+
+/// What is known of the next hop's link address.
+#[derive(Clone, Copy, Debug)]
+pub enum Link {
+    Resolved {
+        dst: Mac,
+        src: Mac,
+    },
+    /// The kernel finds it out and sends the frame.
+    Unresolved {
+        next_hop: Ip,
+    },
+}
+
+/// From a guest to the gateway's MAC address.
+#[inline(always)]
+pub fn from_guest<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    home: &Home<'_>,
+    eth: &Ethernet,
+    from_vport: VportId,
+) -> Outcome {
+    if eth.vlan != UNTAGGED {
+        return Err(DropReason::VlanNotRouted);
+    }
+    let network = home.network;
+    if eth.ether_type != ethernet::IPV4 {
+        return if F::COMPLETE { bridge::deliver(frame, tables, network.gateway_vport) } else { Ok(Verdict::PassUp) };
+    }
+    let mut work = tables.work().ok_or(DropReason::RewriteFailed)?;
+    let work = &mut *work;
+    parse::parse_ipv4(frame, eth.payload, &mut work.packet)?;
+    if network.mode() == Some(NetworkMode::Nat) {
+        match conntrack::established(frame, tables, work, home.id)? {
+            Known::Nothing => {}
+            known => return send_known(frame, tables, work, known),
+        }
+    }
+    if !F::COMPLETE {
+        return Ok(Verdict::PassUp);
+    }
+    if tables.is_local(&work.packet.dst) {
+        return bridge::deliver(frame, tables, network.gateway_vport);
+    }
+    check_outbound(&work.packet, network)?;
+    to_outside(frame, tables, home, work)?;
+    if network.mode() == Some(NetworkMode::Routed) {
+        return route_untranslated(frame, tables, work);
+    }
+    nat::create_outbound(frame, tables, work, &nat::Outbound { home, from_vport, guest_mac: eth.src })?;
+    translate(frame, tables, work)
+}
+
+/// Sends a packet of a known connection on its way.
+#[inline(always)]
+fn send_known<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work, known: Known) -> Outcome {
+    match known {
+        Known::Decided => {}
+        // XDP has no routes: an undecided way is not for it either.
+        Known::Nothing | Known::PassUp => return Ok(Verdict::PassUp),
+        Known::Undecided { .. } if !F::COMPLETE => return Ok(Verdict::PassUp),
+        Known::Undecided { network: id, goes_outside } => {
+            let network = tables.network(id).ok_or(DropReason::NoNetwork)?;
+            let home = Home { id, network: &network };
+            // Before the question: a change that comes in between makes the answer stale at once.
+            let generation = network.generation.load();
+            if goes_outside {
+                to_outside(frame, tables, &home, work)?;
+            } else {
+                to_guest(frame, tables, &home, work, work.translation.dst.v4_raw())?;
+            }
+            conntrack::keep_decision(frame, tables, work, generation);
+        }
+    }
+    translate(frame, tables, work)
+}
+
+/// Turns the packet into `work.translation` and sends it to `work.next_hop`.
+#[inline(never)]
+fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Outcome {
+    let vport = tables.vport(work.next_hop.to_vport).ok_or(DropReason::PortAbsent)?;
+    if !F::COMPLETE && frame.len() > u32::from(vport.mtu).wrapping_add(work.packet.l3) {
+        // A GSO frame as XDP sees it.
+        return Ok(Verdict::PassUp);
+    }
+    check_packet_mtu(frame, &work.packet, &vport)?;
+    nat::rewrite(frame, &work.packet, &work.translation)?;
+    leave(frame, tables, &work.next_hop)
+}
+
+/// Refuses what must not leave a network.
+#[inline(never)]
+fn check_outbound(packet: &Packet, network: &NetworkEntry) -> Result<(), DropReason> {
+    if ipv4::is_unroutable(packet.dst.v4_raw()) {
+        return Err(DropReason::MulticastNotRouted);
+    }
+    if !network.holds(&packet.src) {
+        return Err(DropReason::ForeignSource);
+    }
+    if network.holds(&packet.dst) {
+        return Err(DropReason::GuestsApart);
+    }
+    if !network.mode().is_some_and(NetworkMode::is_routed_outside) {
+        return Err(DropReason::OutsideRefused);
+    }
+    if packet.ttl <= 1 { Err(DropReason::TtlExceeded) } else { Ok(()) }
+}
+
+/// From the outside to an uplink's MAC address.
+#[inline(always)]
+pub fn from_outside<F: Frame, T: Tables>(frame: &mut F, tables: &T, from_vport: VportId, eth: &Ethernet) -> Outcome {
+    let mut work = tables.work().ok_or(DropReason::RewriteFailed)?;
+    let work = &mut *work;
+    if parse::parse_ipv4(frame, eth.payload, &mut work.packet).is_err() {
+        return Ok(if F::COMPLETE { Verdict::ToHost } else { Verdict::PassUp });
+    }
+    match conntrack::established(frame, tables, work, OUTSIDE)? {
+        Known::Nothing if !F::COMPLETE => return Ok(Verdict::PassUp),
+        Known::Nothing => {}
+        known => return send_known(frame, tables, work, known),
+    }
+    if let Some(ports) = work.packet.ports
+        && let Some(target) = lookup_forward(tables, &work.packet, &ports)
+    {
+        return match nat::create_inbound(frame, tables, work, &nat::Inbound { from_vport, target })? {
+            true => translate(frame, tables, work),
+            false => Ok(Verdict::ToHost),
+        };
+    }
+    to_routed_subnet(frame, tables, work, from_vport)
+}
+
+/// The forward that a packet from the outside asks for: its very address first, then "any".
+#[inline(always)]
+fn lookup_forward<T: Tables>(tables: &T, packet: &Packet, ports: &Ports) -> Option<ForwardEntry> {
+    if let Some(forward) = tables.forward(&ForwardKey::new(packet.dst, ports.dst, packet.protocol)) {
+        return Some(*forward);
+    }
+    let forward = tables.forward(&ForwardKey::new(Ip::UNSPECIFIED, ports.dst, packet.protocol))?;
+    if tables.is_local(&packet.dst) { Some(*forward) } else { None }
+}
+
+/// A packet for a routed network that this uplink serves.
+#[inline(always)]
+fn to_routed_subnet<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work, from_vport: VportId) -> Outcome {
+    let Some(id) = tables.routed_network(&work.packet.dst) else { return Ok(Verdict::ToHost) };
+    let Some(network) = tables.network(id) else { return Ok(Verdict::ToHost) };
+    // The gateway's own addresses lie in the subnet too.
+    let is_for_guest = network.mode() == Some(NetworkMode::Routed)
+        && network.has_uplink(from_vport)
+        && !tables.is_local(&work.packet.dst);
+    if !is_for_guest {
+        return Ok(Verdict::ToHost);
+    }
+    if work.packet.ttl <= 1 {
+        return Err(DropReason::TtlExceeded);
+    }
+    let guest = work.packet.dst;
+    to_guest(frame, tables, &Home { id, network: &network }, work, guest.v4_raw())?;
+    route_untranslated(frame, tables, work)
+}
+
+/// The key under which a packet's flow stands.
+#[inline(always)]
+pub const fn flow_key(packet: &Packet, ports: &Ports, network: NetworkId) -> FlowKey {
+    FlowKey {
+        src: packet.src,
+        dst: packet.dst,
+        src_port: ports.src,
+        dst_port: ports.dst,
+        network,
+        vlan: UNTAGGED,
+        protocol: packet.protocol,
+        pad: 0,
+        pad2: 0,
+    }
+}
+
+/// Decides the packet's way from a network to the outside, into `work.next_hop`. Only the network's own
+/// uplinks will do, so that no network reaches another by routing.
+#[inline(never)]
+pub fn to_outside<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    home: &Home<'_>,
+    work: &mut Work,
+) -> Result<(), DropReason> {
+    let packet = &work.packet;
+    work.query = RouteQuery {
+        src: packet.src,
+        dst: packet.dst,
+        protocol: packet.protocol,
+        tos: packet.tos,
+        src_port: packet.ports.map_or(Be16::ZERO, |ports| ports.src),
+        dst_port: packet.ports.map_or(Be16::ZERO, |ports| ports.dst),
+        ifindex: gateway_ifindex(tables, home)?,
+    };
+    let (ifindex, link) = match frame.route(&work.query) {
+        Route::Via { ifindex, src_mac, dst_mac } => (ifindex, Link::Resolved { dst: dst_mac, src: src_mac }),
+        Route::Unresolved { ifindex, next_hop } => (ifindex, Link::Unresolved { next_hop }),
+        Route::None => return Err(DropReason::NoRoute),
+    };
+    let to_vport = tables.vport_by_ifindex(ifindex).ok_or(DropReason::NotAnUplink)?;
+    if !home.network.has_uplink(to_vport) {
+        return Err(DropReason::NotAnUplink);
+    }
+    work.next_hop = NextHop { to_vport, ifindex, link };
+    Ok(())
+}
+
+/// Decides the way to a guest's address (raw IPv4), into `work.next_hop`: the kernel's neighbour table
+/// has the MAC address, the FDB the port. Where either is missing, the frame goes by `vn-NAME` and the
+/// kernel asks for it.
+#[inline(never)]
+pub fn to_guest<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    home: &Home<'_>,
+    work: &mut Work,
+    guest: u32,
+) -> Result<(), DropReason> {
+    let gateway = gateway_ifindex(tables, home)?;
+    work.query = RouteQuery {
+        src: Ip::from_v4_raw(0),
+        dst: Ip::from_v4_raw(guest),
+        protocol: 0,
+        tos: 0,
+        src_port: Be16::ZERO,
+        dst_port: Be16::ZERO,
+        ifindex: gateway,
+    };
+    work.next_hop = NextHop {
+        to_vport: home.network.gateway_vport,
+        ifindex: gateway,
+        link: Link::Unresolved { next_hop: work.query.dst },
+    };
+    let (src, dst) = match frame.route(&work.query) {
+        Route::Via { ifindex, src_mac, dst_mac } if ifindex == gateway => (src_mac, dst_mac),
+        Route::Unresolved { ifindex, .. } if ifindex == gateway => return Ok(()),
+        _ => return Err(DropReason::NoRoute),
+    };
+    let Some(entry) = tables.fdb().lookup(&FdbKey::new(home.id, UNTAGGED, dst)) else { return Ok(()) };
+    let to_vport = entry.vport();
+    let vport = tables.vport(to_vport).ok_or(DropReason::PortAbsent)?;
+    if vport.ifindex == 0 {
+        return Err(DropReason::PortAbsent);
+    }
+    work.next_hop = NextHop { to_vport, ifindex: vport.ifindex, link: Link::Resolved { dst, src } };
+    Ok(())
+}
+
+/// The device that routing questions of a network are asked for.
+#[inline(always)]
+fn gateway_ifindex<T: Tables>(tables: &T, home: &Home<'_>) -> Result<u32, DropReason> {
+    let gateway = tables.vport(home.network.gateway_vport).ok_or(DropReason::NoRoute)?;
+    if gateway.ifindex == 0 { Err(DropReason::NoRoute) } else { Ok(gateway.ifindex) }
+}
+
+/// Routes without translation: MTU, TTL, link addresses.
+#[inline(always)]
+fn route_untranslated<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Outcome {
+    let vport = tables.vport(work.next_hop.to_vport).ok_or(DropReason::PortAbsent)?;
+    check_packet_mtu(frame, &work.packet, &vport)?;
+    nat::rewrite_ttl(frame, &work.packet)?;
+    leave(frame, tables, &work.next_hop)
+}
+
+/// Refuses a packet that the device would not send.
+#[inline(always)]
+pub fn check_packet_mtu<F: Frame>(frame: &F, packet: &Packet, vport: &VportEntry) -> Result<(), DropReason> {
+    bridge::check_mtu(frame, ethernet::IPV4, packet.l3, vport)
+}
+
+/// Writes the link addresses and sends.
+#[inline(always)]
+fn leave<F: Frame, T: Tables>(frame: &mut F, tables: &T, next_hop: &NextHop) -> Outcome {
+    let NextHop { to_vport, ifindex, link } = *next_hop;
+    tables.count_sent(to_vport, frame.len());
+    match link {
+        Link::Resolved { dst, src } => {
+            frame.write(ethernet::ADDRESSES, ethernet::addresses(dst, src))?;
+            frame.redirect(ifindex, Side::Egress);
+        }
+        Link::Unresolved { next_hop } => frame.resolve(ifindex, next_hop),
+    }
+    Ok(Verdict::Sent)
+}
