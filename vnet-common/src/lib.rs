@@ -13,6 +13,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bench;
 pub mod bytes;
 pub mod config;
 pub mod conntrack;

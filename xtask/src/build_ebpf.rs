@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: the object with all BPF programs.
+//! `cargo xtask build-ebpf`: the object with all BPF programs, and the benchmark's.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,17 @@ use crate::toolchain::BpfToolchain;
 use crate::workspace::{self, Workspace};
 use crate::{process, setup};
 
-/// Build the BPF programs into target/bpf/vnet.bpf.o.
+/// Build the BPF programs into target/bpf/vnet.bpf.o, the benchmark's into bench.bpf.o.
 ///
-/// The `vnet` binary embeds this object. Its time of change moves only when
+/// The `vnet` binary embeds the former. An object's time of change moves only when
 /// its bytes do, so that nothing is rebuilt for nothing.
 #[derive(clap::Args)]
 pub struct Args {}
 
 const PACKAGE: &str = "vnet-ebpf";
+/// Its programs.
+const DATAPATH: &str = "vnet-ebpf";
+const BENCHMARK: &str = "vnet-bench";
 const PROFILE: &str = "bpf";
 
 #[cfg(target_endian = "little")]
@@ -38,15 +41,19 @@ pub fn build(workspace: &Workspace, toolchain: &BpfToolchain) -> Result<()> {
     command.arg("build");
     command.args(selection(workspace));
     process::run(&mut command)?;
+    publish(workspace, DATAPATH, &workspace.bpf_object())?;
+    publish(workspace, BENCHMARK, &workspace.bench_object())
+}
 
-    let built = build_dir(workspace).join(TARGET).join(PROFILE).join(PACKAGE);
+/// Puts what cargo built to where everyone looks for it.
+fn publish(workspace: &Workspace, program: &str, object: &Path) -> Result<()> {
+    let built = build_dir(workspace).join(TARGET).join(PROFILE).join(program);
     let bytes = fs::read(&built).with_context(|| format!("{} cannot be read", built.display()))?;
     if !is_bpf_object(&bytes) {
         bail!("{} is not a BPF object", built.display());
     }
-    let object = workspace.bpf_object();
-    if replace_if_changed(&object, &bytes)? {
-        let name = workspace::short(workspace, &object).display();
+    if replace_if_changed(object, &bytes)? {
+        let name = workspace::short(workspace, object).display();
         println!("build-ebpf: {name} is new ({} KiB)", bytes.len() / 1024);
     }
     Ok(())
@@ -83,7 +90,9 @@ fn selection(workspace: &Workspace) -> Vec<String> {
         "--package",
         PACKAGE,
         "--bin",
-        PACKAGE,
+        DATAPATH,
+        "--bin",
+        BENCHMARK,
         "--profile",
         PROFILE,
         "--target",

@@ -1,5 +1,6 @@
 //! `cargo xtask`: all automation of this repository, one command per file.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
@@ -38,6 +39,7 @@ enum Command {
     Lint(lint::Args),
     Test(test::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Demo(args) => demo::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -49,6 +49,11 @@ impl Workspace {
         self.target.join("bpf/vnet.bpf.o")
     }
 
+    /// The object with the benchmark's own programs.
+    pub fn bench_object(&self) -> PathBuf {
+        self.target.join("bpf/bench.bpf.o")
+    }
+
     /// The `vnet` binary of a profile (`debug` or `release`).
     pub fn vnet_binary(&self, release: bool) -> PathBuf {
         let profile = if release { "release" } else { "debug" };

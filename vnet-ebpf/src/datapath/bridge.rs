@@ -149,41 +149,56 @@ pub fn deliver<F: Frame, T: Tables>(frame: &mut F, tables: &T, id: VportId) -> O
     Ok(Verdict::Sent)
 }
 
+/// Where a flooded frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub network: NetworkId,
+    pub vport: VportId,
+    /// True where the host has not seen the frame: then a bridge uplink's host is reached as well as
+    /// its wire.
+    pub is_guest: bool,
+}
+
 /// Copies the frame to every member of the network but the one it came from. A member that refuses
 /// costs only itself (B3).
 #[inline(never)]
-pub fn flood<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    network: NetworkId,
-    from_vport: VportId,
-    eth: &Ethernet,
-) -> Result<(), DropReason> {
+pub fn flood<F: Frame, T: Tables>(frame: &mut F, tables: &T, source: Source, eth: &Ethernet) -> Result<(), DropReason> {
     let mut reached = false;
-    tables.for_each_member(network, |id| {
-        if id != from_vport {
-            reached |= copy_to(frame, tables, id, eth);
+    tables.for_each_member(source.network, |id| {
+        if id != source.vport {
+            reached |= copy_to(frame, tables, id, source.is_guest, eth);
         }
     });
     if reached { Ok(()) } else { Err(DropReason::NoMembers) }
 }
 
-/// Sends one copy; counts a refusal.
+/// Sends one copy, or for a bridge uplink two.
 #[inline(always)]
-fn copy_to<F: Frame, T: Tables>(frame: &mut F, tables: &T, id: VportId, eth: &Ethernet) -> bool {
+fn copy_to<F: Frame, T: Tables>(frame: &mut F, tables: &T, id: VportId, to_host_too: bool, eth: &Ethernet) -> bool {
     let Some(vport) = tables.vport(id) else { return false };
     if vport.ifindex == 0 || check_mtu(frame, eth.ether_type, eth.payload, &vport).is_err() {
         return false;
     }
-    let side = if vport.role() == Some(VportRole::Gateway) { Side::Host } else { Side::Egress };
-    let is_uplink = vport.role() == Some(VportRole::BridgeUplink);
-    if is_uplink {
-        frame.set_marked(true);
+    match vport.role() {
+        Some(VportRole::Gateway) => clone(frame, tables, id, vport.ifindex, Side::Host),
+        Some(VportRole::BridgeUplink) => {
+            // Our own programs on the device must let the copies pass.
+            frame.set_marked(true);
+            let mut sent = clone(frame, tables, id, vport.ifindex, Side::Egress);
+            if to_host_too {
+                sent |= clone(frame, tables, id, vport.ifindex, Side::Host);
+            }
+            frame.set_marked(false);
+            sent
+        }
+        _ => clone(frame, tables, id, vport.ifindex, Side::Egress),
     }
-    let sent = frame.clone_to(vport.ifindex, side);
-    if is_uplink {
-        frame.set_marked(false);
-    }
+}
+
+/// Sends a copy to a vport's device; counts what came of it.
+#[inline(always)]
+fn clone<F: Frame, T: Tables>(frame: &mut F, tables: &T, id: VportId, ifindex: u32, side: Side) -> bool {
+    let sent = frame.clone_to(ifindex, side);
     if sent {
         tables.count_sent(id, frame.len());
     } else {

@@ -5,7 +5,7 @@ use vnet_common::{
     Seconds,
     config::OUTSIDE,
     fdb::FdbKey,
-    flow::{Direction, FlowEntry, FlowKey, ORIGIN_SNAT, idle},
+    flow::{Direction, FlowKey, ORIGIN_SNAT, idle},
     nat::{BindingKey, DEAD},
     stats::EventCount,
 };
@@ -28,14 +28,16 @@ pub fn expire_flow<T: Tables>(tables: &T, key: &FlowKey, force: bool, now: Secon
             return false;
         }
     }
-    let internal = internal_side(&flow, key, &partner_key);
+    // A word, not an `Option` of the key: kernels before 6.3 refuse to read its undefined half back
+    // ("invalid read from stack").
+    let holds_binding = flow.origin == ORIGIN_SNAT;
+    let is_original = flow.direction == Direction::Original as u8;
+    let (original_key, reply_key) = if is_original { (key, &partner_key) } else { (&partner_key, key) };
     // Only whoever removes the original entry gives the binding back, and each entry goes once.
-    let original_key = if flow.direction == Direction::Original as u8 { key } else { &partner_key };
-    let reply_key = if flow.direction == Direction::Original as u8 { &partner_key } else { key };
     let had_reply = tables.flows().remove(reply_key);
     let had_original = tables.flows().remove(original_key);
-    if had_original && let Some(internal) = internal {
-        nat::release_binding(tables, &internal, now);
+    if had_original && holds_binding {
+        nat::release_binding(tables, &internal_side(original_key), now);
     }
     if had_original || had_reply {
         tables.count_event(EventCount::ConnectionsExpired);
@@ -43,21 +45,17 @@ pub fn expire_flow<T: Tables>(tables: &T, key: &FlowKey, force: bool, now: Secon
     had_original || had_reply
 }
 
-/// The internal side of the binding that the connection holds, if it holds one.
+/// The internal side of the binding that a guest's connection holds.
 #[inline(always)]
-fn internal_side(flow: &FlowEntry, key: &FlowKey, partner_key: &FlowKey) -> Option<BindingKey> {
-    if flow.origin != ORIGIN_SNAT {
-        return None;
-    }
-    let original = if flow.direction == Direction::Original as u8 { key } else { partner_key };
-    Some(BindingKey {
+const fn internal_side(original: &FlowKey) -> BindingKey {
+    BindingKey {
         address: original.src,
         port: original.src_port,
         network: original.network,
         vlan: original.vlan,
         protocol: original.protocol,
         pad: 0,
-    })
+    }
 }
 
 /// Ends the binding with this internal side if no connection uses it, and frees its port.

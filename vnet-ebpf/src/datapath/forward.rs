@@ -61,7 +61,8 @@ pub fn from_guest<F: Frame, T: Tables>(
     let mut work = tables.work().ok_or(DropReason::RewriteFailed)?;
     let work = &mut *work;
     parse::parse_ipv4(frame, eth.payload, &mut work.packet)?;
-    if network.mode() == Some(NetworkMode::Nat) {
+    // Routed networks have flows too: those of their forwards.
+    if network.mode().is_some_and(NetworkMode::is_routed_outside) {
         match conntrack::established(frame, tables, work, home.id)? {
             Known::Nothing => {}
             known => return send_known(frame, tables, work, known),

@@ -23,7 +23,10 @@ pub use work::Work;
 
 use crate::{
     context::{Frame, Side},
-    datapath::{bridge::Destination, parse::Ethernet},
+    datapath::{
+        bridge::{Destination, Source},
+        parse::Ethernet,
+    },
     tables::Tables,
     wire::ethernet,
 };
@@ -116,7 +119,7 @@ pub fn uplink_egress<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome 
         }
         Destination::Everyone => {
             // No guests is no drop here: the wire still gets it.
-            let _ = bridge::flood(frame, tables, vport.network, id, &eth);
+            let _ = bridge::flood(frame, tables, Source { network: vport.network, vport: id, is_guest: false }, &eth);
             Ok(Verdict::ToHost)
         }
         _ => Ok(Verdict::ToHost),
@@ -177,7 +180,8 @@ fn switch<F: Frame, T: Tables>(frame: &mut F, tables: &T, port: &Port<'_>, eth: 
         _ if !F::COMPLETE => Ok(Verdict::PassUp),
         Destination::Host(by) => bridge::deliver(frame, tables, by),
         Destination::Everyone => {
-            bridge::flood(frame, tables, port.vport.network, port.id, eth)?;
+            let is_guest = port.vport.role() == Some(VportRole::Guest);
+            bridge::flood(frame, tables, Source { network: port.vport.network, vport: port.id, is_guest }, eth)?;
             Ok(Verdict::Flooded)
         }
     }
@@ -215,7 +219,12 @@ fn from_bridge_uplink<F: Frame, T: Tables>(
         Destination::Everyone if F::COMPLETE => {
             // The host takes part in the network on this very device; the kernel discards what is not
             // for it.
-            let _ = bridge::flood(frame, tables, port.vport.network, port.id, &eth);
+            let _ = bridge::flood(
+                frame,
+                tables,
+                Source { network: port.vport.network, vport: port.id, is_guest: false },
+                &eth,
+            );
             Ok(Verdict::ToHost)
         }
         _ => Ok(pass_up),

@@ -101,6 +101,11 @@ impl MockTables {
         self.shared.schedule.interrupt_after(others, act);
     }
 
+    /// Forgets an act whose time has not come.
+    pub fn cancel_interruption(&self) {
+        self.shared.schedule.cancel();
+    }
+
     /// Accesses so far to the tables that the datapath fills.
     pub fn accesses(&self) -> u64 {
         self.shared.schedule.accesses()

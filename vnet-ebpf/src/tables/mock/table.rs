@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    hash::Hash,
+    hash::{BuildHasherDefault, DefaultHasher, Hash},
     rc::Rc,
 };
 
@@ -33,6 +33,10 @@ impl Schedule {
         self.interruption.replace(Some(Interruption { before, act: Box::new(act) }));
     }
 
+    pub(super) fn cancel(&self) {
+        self.interruption.take();
+    }
+
     /// Called before every access.
     fn step(&self) {
         let access = self.accesses.get();
@@ -46,7 +50,8 @@ impl Schedule {
 
 /// A table that the datapath fills.
 pub struct MockTable<K, V> {
-    entries: RefCell<HashMap<K, Rc<V>>>,
+    /// Hashed alike in every run, so that dumps come in the same order.
+    entries: RefCell<HashMap<K, Rc<V>, BuildHasherDefault<DefaultHasher>>>,
     capacity: Cell<usize>,
     /// How many inserts go well before one is refused.
     refused_insert: Cell<Option<usize>>,

@@ -1,0 +1,250 @@
+//! Two CPUs at once: one run of the datapath between any two table accesses of another.
+
+use std::{cell::RefCell, net::SocketAddrV4, rc::Rc};
+
+use vnet_common::{DropReason, nat::BindingKey, vport::VportId};
+use vnet_ebpf::{
+    datapath::expire::{expire_binding, expire_flow},
+    tables::Tables as _,
+};
+
+use crate::{
+    bindings::external_port,
+    frames::{ACK, L4, SYN},
+    packets::{KEPT, answer, at, incoming, on_the_wire, outgoing, server, udp},
+    world::*,
+};
+
+/// Something that a CPU does.
+type Act = Rc<dyn Fn(&World) -> Option<Fate>>;
+
+fn receives(from: VportId, frame: Vec<u8>) -> Act {
+    Rc::new(move |world| Some(world.tc(from, frame.clone())))
+}
+
+fn guest_sends(guest: VportId, port: u16, dst: SocketAddrV4) -> Act {
+    receives(guest, outgoing(guest, L4::Udp, port, dst).bytes())
+}
+
+/// Ends all connections.
+fn flushes_flows() -> Act {
+    Rc::new(|world| {
+        for (key, _) in world.tables.flows().entries() {
+            expire_flow(&world.tables, &key, true, world.now());
+        }
+        None
+    })
+}
+
+/// Offers all flows that have expired, whole or half.
+fn sweeps_flows() -> Act {
+    Rc::new(|world| {
+        world.sweep_flows();
+        None
+    })
+}
+
+/// Ends all bindings that nobody uses.
+fn flushes_bindings() -> Act {
+    Rc::new(|world| {
+        for (key, _) in world.tables.bindings().entries() {
+            if key.network != 0 {
+                expire_binding(&world.tables, &key, true, world.now());
+            }
+        }
+        None
+    })
+}
+
+/// Two acts in one world, the second at every moment of the first; `check` gets the world and both fates.
+fn interleave(
+    name: &str,
+    prepare: impl Fn(&World),
+    (first, second): (Act, Act),
+    check: impl Fn(&World, Option<Fate>, Option<Fate>),
+) {
+    let whole = World::new();
+    prepare(&whole);
+    let begun = whole.tables.accesses();
+    first(&whole);
+    let accesses = whole.tables.accesses() - begun;
+    assert!(accesses > 0, "{name}: the first act touches no table");
+    for others in 0..accesses {
+        let world = World::new();
+        prepare(&world);
+        let came_of_it = Rc::new(RefCell::new(None));
+        let (other, act, fate) = (world.other_cpu(), Rc::clone(&second), Rc::clone(&came_of_it));
+        world.tables.interrupt_after(others, move || {
+            fate.replace(act(&other));
+        });
+        let fate = first(&world);
+        let context = format!("{name}, before access {others}");
+        println!("{context}: {fate:?} and {:?}", came_of_it.borrow());
+        check(&world, fate, came_of_it.take());
+        // What a race may leave behind for a moment, expiry takes away; nothing else.
+        world.wait(5);
+        world.sweep_flows();
+        assert_eq!(world.check(), Ok(()), "{context}");
+        flushes_flows()(&world);
+        assert_eq!(world.check(), Ok(()), "{context}, then flushed");
+        flushes_bindings()(&world);
+        assert!(world.tables.flows().is_empty(), "{context}");
+        assert!(world.tables.bindings().is_empty(), "{context}: {:#?}", world.tables());
+    }
+}
+
+fn nothing(_: &World) {}
+
+fn sent(fate: Option<Fate>) -> u16 {
+    external_port(&fate.expect("a frame's fate"))
+}
+
+#[test]
+fn two_cpus_that_open_one_connection_end_with_one_and_send_both_packets() {
+    for port in [KEPT, 1000] {
+        let open = guest_sends(GUEST1, port, server());
+        interleave("twice", nothing, (Rc::clone(&open), open), |world, first, second| {
+            assert_eq!(first, second, "the same packet comes out");
+            sent(first);
+            assert_eq!((world.tables.flows().len(), world.tables.bindings().len()), (2, 2));
+            assert_eq!(world.check(), Ok(()));
+        });
+    }
+}
+
+#[test]
+fn two_destinations_at_once_share_one_external_port() {
+    for port in [KEPT, 1000] {
+        let acts = (guest_sends(GUEST1, port, server()), guest_sends(GUEST1, port, at(SERVER2, 53)));
+        interleave("two destinations", nothing, acts, |world, first, second| {
+            assert_eq!(sent(first), sent(second));
+            assert_eq!(world.check(), Ok(()));
+        });
+    }
+}
+
+#[test]
+fn two_guests_at_once_get_two_external_ports() {
+    let acts = || (guest_sends(GUEST1, KEPT, server()), guest_sends(GUEST2, KEPT, server()));
+    interleave("two guests", nothing, acts(), |world, first, second| {
+        assert_ne!(sent(first), sent(second));
+        assert_eq!(world.check(), Ok(()));
+    });
+    let one_port =
+        |world: &World| world.change_network(NAT, |network| (network.snat_first, network.snat_last) = (9, 9));
+    interleave("two guests, one port", one_port, acts(), |world, first, second| {
+        let exhausted = Some(Fate::Dropped(DropReason::PortsExhausted));
+        assert!(first == exhausted || second == exhausted);
+        assert_ne!(first, second, "one of them gets it");
+        assert_eq!(world.check(), Ok(()));
+    });
+}
+
+#[test]
+fn two_cpus_for_the_last_place_in_a_table_end_with_whole_connections() {
+    let acts = || (guest_sends(GUEST1, KEPT, server()), guest_sends(GUEST2, 1000, server()));
+    for room in 0..4 {
+        let flows = move |world: &World| world.tables.flows().set_capacity(room);
+        interleave("flows", flows, acts(), |world, _, _| assert!(world.tables.flows().len() <= room));
+        let bindings = move |world: &World| world.tables.bindings().set_capacity(room);
+        interleave("bindings", bindings, acts(), |world, _, _| assert!(world.tables.bindings().len() <= room));
+    }
+}
+
+fn established(world: &World) {
+    world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
+    world.wait(1);
+}
+
+fn unused(world: &World) {
+    established(world);
+    flushes_flows()(world);
+    world.wait(1);
+}
+
+#[test]
+fn a_packet_and_expiry_at_once_leave_nothing_half() {
+    let again = || guest_sends(GUEST1, KEPT, server());
+    let other = || guest_sends(GUEST1, KEPT, at(SERVER2, 53));
+    let reply = || receives(UPLINK, answer(&on_the_wire(udp(GUEST1, KEPT), KEPT)).bytes());
+    for (name, packet) in [("the same", again as fn() -> Act), ("another destination", other), ("a reply", reply)] {
+        interleave(&format!("{name}, flush within"), established, (packet(), flushes_flows()), |_, _, _| {});
+        interleave(&format!("{name}, within a flush"), established, (flushes_flows(), packet()), |_, _, _| {});
+        interleave(&format!("{name}, within a sweep"), established, (sweeps_flows(), packet()), |_, _, _| {});
+    }
+}
+
+#[test]
+fn a_packet_and_the_end_of_its_binding_at_once_leave_nothing_half() {
+    let again = || guest_sends(GUEST1, KEPT, server());
+    let check = |_: &World, first: Option<Fate>, second: Option<Fate>| {
+        let fate = first.or(second).expect("a frame's fate");
+        let is_refused = fate == Fate::Dropped(DropReason::BindingEnding);
+        assert!(is_refused || matches!(fate, Fate::Sent(..)), "{fate:?}");
+    };
+    interleave("flush within", unused, (again(), flushes_bindings()), check);
+    interleave("within a flush", unused, (flushes_bindings(), again()), check);
+}
+
+#[test]
+fn two_expiries_at_once_give_a_binding_back_once() {
+    interleave("flush and flush", established, (flushes_flows(), flushes_flows()), |_, _, _| {});
+    interleave("bindings twice", unused, (flushes_bindings(), flushes_bindings()), |_, _, _| {});
+    interleave("flows and bindings", established, (flushes_flows(), flushes_bindings()), |_, _, _| {});
+    interleave("bindings and flows", established, (flushes_bindings(), flushes_flows()), |_, _, _| {});
+}
+
+#[test]
+fn a_half_connection_is_swept_while_it_is_being_made() {
+    let acts = || (guest_sends(GUEST1, KEPT, server()), sweeps_flows());
+    interleave("sweep within", nothing, acts(), |_, fate, _| {
+        sent(fate);
+    });
+}
+
+fn with_forwards(world: &World) {
+    world.forward(17, (None, 8080), (GUEST1, 80));
+    world.forward(17, (None, 8081), (GUEST1, 80));
+}
+
+#[test]
+fn forwards_at_once_end_with_whole_connections() {
+    let client = at(SERVER, 40_000);
+    let open = |port| receives(UPLINK, incoming(L4::Udp, client, at(EXTERNAL, port)).bytes());
+    interleave("twice", with_forwards, (open(8080), open(8080)), |world, first, _| {
+        assert!(matches!(first, Some(Fate::Sent(GUEST1, _))));
+        assert_eq!(world.tables.flows().len(), 2);
+    });
+    interleave("two forwards, one tuple", with_forwards, (open(8080), open(8081)), |world, first, second| {
+        assert_eq!(
+            second.filter(|fate| matches!(fate, Fate::Sent(..))).is_some(),
+            first == Some(Fate::Dropped(DropReason::TupleTaken))
+        );
+        assert_eq!(world.tables.flows().len(), 2);
+    });
+    let guest_calls = || guest_sends(GUEST1, 80, client);
+    interleave("the guest calls the client", with_forwards, (open(8080), guest_calls()), |_, _, _| {});
+    interleave("flush within", with_forwards, (open(8080), flushes_flows()), |_, _, _| {});
+}
+
+#[test]
+fn states_of_both_halves_agree_after_two_packets_at_once() {
+    let half_open = |world: &World| {
+        world.tc(GUEST1, outgoing(GUEST1, L4::Tcp(SYN), KEPT, server()).bytes());
+        world.tc(UPLINK, incoming(L4::Tcp(SYN | ACK), server(), at(EXTERNAL, KEPT)).bytes());
+    };
+    let ack = || receives(GUEST1, outgoing(GUEST1, L4::Tcp(ACK), KEPT, server()).bytes());
+    let data = || receives(UPLINK, incoming(L4::Tcp(ACK), server(), at(EXTERNAL, KEPT)).bytes());
+    interleave("both ways", half_open, (ack(), data()), |world, _, _| assert_eq!(world.check_states(), Ok(())));
+    interleave("both ways", half_open, (data(), ack()), |world, _, _| assert_eq!(world.check_states(), Ok(())));
+}
+
+#[test]
+fn an_ending_binding_refuses_only_until_it_is_gone() {
+    let world = World::new();
+    unused(&world);
+    flushes_bindings()(&world);
+    let keys: Vec<BindingKey> = world.tables.bindings().entries().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, []);
+    sent(guest_sends(GUEST1, KEPT, server())(&world));
+}

@@ -1,0 +1,8 @@
+//! Settings of the host that vnet changes and undoes, and what of the host it must not disturb.
+
+pub mod announce;
+mod ports;
+pub mod sockets;
+pub mod sysctl;
+
+pub use self::ports::PortSet;
