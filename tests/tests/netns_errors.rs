@@ -30,6 +30,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("port add net2 g1", REFUSED, &["g1", "already", "net1"]),
     ("port add net2 up0", REFUSED, &["up0", "net1"]),
     ("port add net1 g3", REFUSED, &["g3", "br0"]),
+    ("port add net1 br0", REFUSED, &["br0", "bridge"]),
     ("network add net3 --mode bridge --uplink g3", REFUSED, &["g3", "br0"]),
     ("port add net1 lo", REFUSED, &["lo"]),
     ("port add net2 vn-net1", REFUSED, &["vn-net1"]),

@@ -22,7 +22,7 @@ pub fn add_port(config: &mut Config, host: &Host, name: &NetworkName, port: Port
         return Err(Refusal::UplinkNotTaken { mode: network.mode });
     }
     check_not_taken(config, name, &port)?;
-    check_device(config, host, &port.device)?;
+    check_device(config, host, &port)?;
     check_room(network, &port)?;
     check_addresses(name, network, &port)?;
     config.network_mut(name)?.ports.push(port);
@@ -52,7 +52,8 @@ fn check_not_taken(config: &Config, name: &NetworkName, port: &PortConfig) -> Re
     Ok(())
 }
 
-fn check_device(config: &Config, host: &Host, device: &DeviceName) -> Result<(), Refusal> {
+fn check_device(config: &Config, host: &Host, port: &PortConfig) -> Result<(), Refusal> {
+    let device = &port.device;
     let unfit = |why| Err(Refusal::UnfitDevice { device: device.clone(), why });
     let is_ours = |name: &NetworkName| *device == name.gateway_device() || *device == name.gateway_peer();
     let Some(link) = host.link(device.as_str()) else {
@@ -66,6 +67,9 @@ fn check_device(config: &Config, host: &Host, device: &DeviceName) -> Result<(),
     }
     if !link.is_ethernet {
         return unfit("it carries no Ethernet frames");
+    }
+    if link.kind == "bridge" && !port.uplink {
+        return unfit("it is a bridge; its own ports can be guests' ports");
     }
     if let Some(master) = link.master {
         return Err(Refusal::DeviceHasMaster { device: device.clone(), master: host.name_of(master) });
