@@ -107,6 +107,31 @@ fn a_port_in_use_moves_on_to_the_uplinks_new_address() -> Result<()> {
     })
 }
 
+/// Container runtimes make the pair first and move the guest's end afterwards; frames take another way out
+/// before and after.
+#[test]
+fn a_veth_whose_other_end_moves_to_its_guest_later_is_followed() -> Result<()> {
+    let scenario = Scenario::nat(1)?;
+    let (host, guest, outside) = (&scenario.world.host, scenario.world.guest(1), scenario.world.outside());
+    host.ip(&format!(
+        "link add g9 type veth peer name late\nlink set g9 up\nlink set late up\naddr add 10.77.0.99/24 dev late noprefixroute\n"
+    ))?;
+    scenario.vnet.line(&format!("port add {NETWORK} g9"))?;
+    host.ip(&format!("link set late netns {}", guest.path()))?;
+    guest.ip(&format!(
+        "addr del {0}/24 dev eth0\nlink set eth0 down\nlink set late up\naddr add {0}/24 dev late\n\
+         route add default via 10.77.0.1\n",
+        guest.address
+    ))?;
+    wait::until_true("the outside is reached through the late end", wait::SOON, || {
+        Ok(peers::pings(guest, OUTSIDE, 1)? == 1)
+    })?;
+    let stream = Stream::start(guest, outside, (OUTSIDE, 5001), 5001)?;
+    stream.advance(20)?;
+    stream.stop()?;
+    Ok(())
+}
+
 #[test]
 fn an_uplink_device_made_anew_is_taken_again() -> Result<()> {
     let scenario = Scenario::nat(1)?;

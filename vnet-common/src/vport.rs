@@ -49,7 +49,8 @@ pub struct VportEntry {
     pub network: u16,
     /// [`VportRole`] as its number.
     pub role: u8,
-    pub pad: u8,
+    /// [`PEER_ELSEWHERE`].
+    pub flags: u8,
     /// The device's own MAC address (not the guest's).
     pub mac: Mac,
     /// The device's MTU in bytes, without the Ethernet header.
@@ -57,6 +58,10 @@ pub struct VportEntry {
     /// Routed uplinks: the address that SNAT shows. Unspecified: none, nothing is translated here.
     pub external: Ip,
 }
+
+/// [`VportEntry::flags`]: the device is a veth whose other end, the guest's, is in another network namespace,
+/// and nothing is queued on it: frames may go straight to the other end.
+pub const PEER_ELSEWHERE: u8 = 1;
 
 impl VportEntry {
     #[inline(always)]

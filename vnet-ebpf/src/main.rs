@@ -21,21 +21,21 @@ mod programs {
 
     #[classifier]
     pub fn port_ingress(context: TcContext) -> i32 {
-        let mut frame = TcFrame::new(&context);
+        let mut frame = TcFrame::<true>::new(&context);
         let outcome = datapath::port_ingress(&mut frame, &BpfTables);
         tc_action(&frame, outcome)
     }
 
     #[classifier]
     pub fn gateway_egress(context: TcContext) -> i32 {
-        let mut frame = TcFrame::new(&context);
+        let mut frame = TcFrame::<false>::new(&context);
         let outcome = datapath::gateway_egress(&mut frame, &BpfTables);
         tc_action(&frame, outcome)
     }
 
     #[classifier]
     pub fn uplink_egress(context: TcContext) -> i32 {
-        let mut frame = TcFrame::new(&context);
+        let mut frame = TcFrame::<false>::new(&context);
         let outcome = datapath::uplink_egress(&mut frame, &BpfTables);
         tc_action(&frame, outcome)
     }
@@ -85,7 +85,7 @@ mod programs {
     /// Turns an outcome into what the kernel does. tcx and clsact have the same numbers: "unspecified" is
     /// tcx's NEXT, other programs on the hook still run.
     #[inline(always)]
-    fn tc_action(frame: &TcFrame, outcome: Outcome) -> i32 {
+    fn tc_action<const AT_INGRESS: bool>(frame: &TcFrame<AT_INGRESS>, outcome: Outcome) -> i32 {
         match outcome {
             Ok(Verdict::NotOurs | Verdict::PassUp | Verdict::ToHost) => TC_ACT_UNSPEC,
             Ok(Verdict::Sent) => frame.action(),

@@ -159,6 +159,7 @@ fn replaced_by_diff(old: u16, diff: u32, checksum: Checksum, covers: Covers) -> 
 
 impl<const COMPLETE: bool> Frame for MockFrame<COMPLETE> {
     const COMPLETE: bool = COMPLETE;
+    const REACHES_PEERS: bool = COMPLETE;
 
     fn ifindex(&self) -> u32 {
         self.ifindex

@@ -44,6 +44,9 @@ pub enum Side {
     Egress,
     /// Up the host's stack, as if received on the device.
     Host,
+    /// Straight into the other end of a veth, in its own network namespace
+    /// ([`vnet_common::vport::PEER_ELSEWHERE`], [`Frame::REACHES_PEERS`]).
+    Peer,
 }
 
 /// A question to the kernel's routing table.
@@ -76,6 +79,10 @@ pub trait Frame {
     /// True where the whole datapath runs (TC). False where anything but known unicast and
     /// established flows must be passed up untouched (XDP).
     const COMPLETE: bool;
+
+    /// True where the hook can hand a frame to a veth's other end: it spares the way through that device's
+    /// transmit path and the softirq behind it.
+    const REACHES_PEERS: bool;
 
     /// The device whose hook this is.
     fn ifindex(&self) -> u32;

@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     helpers::generated::{
         bpf_clone_redirect, bpf_fib_lookup as fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns,
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_pull_data,
     },
     programs::TcContext,
 };
@@ -36,8 +36,8 @@ pub fn coarse_seconds() -> Seconds {
     nanoseconds.wrapping_div(NANOSECONDS) as Seconds
 }
 
-/// A frame at a TC hook.
-pub struct TcFrame {
+/// A frame at a TC hook, ingress or egress.
+pub struct TcFrame<const AT_INGRESS: bool> {
     skb: *mut __sk_buff,
     /// Read once: the clock costs a call.
     now: Seconds,
@@ -45,7 +45,7 @@ pub struct TcFrame {
     action: i32,
 }
 
-impl TcFrame {
+impl<const AT_INGRESS: bool> TcFrame<AT_INGRESS> {
     #[inline(always)]
     pub fn new(context: &TcContext) -> Self {
         Self { skb: context.as_ptr().cast(), now: coarse_seconds(), action: TC_ACT_SHOT }
@@ -75,8 +75,10 @@ impl TcFrame {
     }
 }
 
-impl Frame for TcFrame {
+impl<const AT_INGRESS: bool> Frame for TcFrame<AT_INGRESS> {
     const COMPLETE: bool = true;
+    // bpf_redirect_peer() works from TC ingress only.
+    const REACHES_PEERS: bool = AT_INGRESS;
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
@@ -166,8 +168,13 @@ impl Frame for TcFrame {
 
     #[inline(always)]
     fn redirect(&mut self, ifindex: u32, side: Side) {
-        // SAFETY: a helper with scalar arguments.
-        self.action = unsafe { bpf_redirect(ifindex, flags(side)) as i32 };
+        // SAFETY: helpers with scalar arguments.
+        self.action = unsafe {
+            match side {
+                Side::Peer => bpf_redirect_peer(ifindex, 0),
+                side => bpf_redirect(ifindex, flags(side)),
+            }
+        } as i32;
     }
 
     #[inline(always)]
@@ -196,7 +203,7 @@ impl Frame for TcFrame {
 #[inline(always)]
 const fn flags(side: Side) -> u64 {
     match side {
-        Side::Egress => 0,
+        Side::Egress | Side::Peer => 0,
         Side::Host => BPF_F_INGRESS as u64,
     }
 }

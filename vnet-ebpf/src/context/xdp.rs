@@ -50,6 +50,7 @@ impl XdpFrame {
 
 impl Frame for XdpFrame {
     const COMPLETE: bool = false;
+    const REACHES_PEERS: bool = false;
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {

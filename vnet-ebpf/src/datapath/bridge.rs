@@ -5,7 +5,7 @@ use vnet_common::{
     config::{NetworkEntry, NetworkId},
     fdb::{FdbEntry, FdbKey, FdbKind},
     stats::EventCount,
-    vport::{VportEntry, VportId, VportRole},
+    vport::{PEER_ELSEWHERE, VportEntry, VportId, VportRole},
 };
 
 use super::{
@@ -115,6 +115,12 @@ pub fn check_mtu<F: Frame>(frame: &F, ether_type: u16, l3: u32, vport: &VportEnt
     Ok(())
 }
 
+/// How a frame leaves by a vport's device: a bare veth is no stop on the way.
+#[inline(always)]
+pub fn way_out<F: Frame>(vport: &VportEntry) -> Side {
+    if F::REACHES_PEERS && vport.flags & PEER_ELSEWHERE != 0 { Side::Peer } else { Side::Egress }
+}
+
 /// Sends the frame out of a vport's device.
 #[inline(always)]
 fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, id: VportId, vport: &VportEntry) -> Outcome {
@@ -129,7 +135,7 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, id: VportId, vport: &Vpo
         None => return Err(DropReason::PortAbsent),
     }
     tables.count_sent(id, frame.len());
-    frame.redirect(vport.ifindex, Side::Egress);
+    frame.redirect(vport.ifindex, way_out::<F>(vport));
     Ok(Verdict::Sent)
 }
 

@@ -9,7 +9,7 @@ use vnet_common::{
 };
 
 use super::{
-    Work,
+    Work, bridge,
     forward::{self, Link, NextHop},
     nat::{self, Translation},
     parse::{Packet, Ports},
@@ -69,7 +69,7 @@ pub fn established<F: Frame, T: Tables>(
         track(tables, &flow, work, &ports);
     }
     work.translation = Translation::of(&flow);
-    if is_current && kept_path(tables, &flow, work)? {
+    if is_current && kept_path::<F, T>(tables, &flow, work)? {
         return Ok(Known::Decided);
     }
     Ok(Known::Undecided { network: flow.network, goes_outside: goes_outside(&flow) })
@@ -93,7 +93,7 @@ fn is_current<F: Frame>(frame: &F, flow: &FlowEntry, network: &NetworkEntry) -> 
 
 /// Takes the flow's path into `work.next_hop`. False where another CPU is just writing it.
 #[inline(always)]
-fn kept_path<T: Tables>(tables: &T, flow: &FlowEntry, work: &mut Work) -> Result<bool, DropReason> {
+fn kept_path<F: Frame, T: Tables>(tables: &T, flow: &FlowEntry, work: &mut Work) -> Result<bool, DropReason> {
     let before = flow.path.generation.load();
     let [a, b, c, d] = &flow.path.way;
     let Way { to_vport, dst, src } = Way::unpack([a.load(), b.load(), c.load(), d.load()]);
@@ -104,7 +104,8 @@ fn kept_path<T: Tables>(tables: &T, flow: &FlowEntry, work: &mut Work) -> Result
     if vport.ifindex == 0 {
         return Err(DropReason::PortAbsent);
     }
-    work.next_hop = NextHop { to_vport, ifindex: vport.ifindex, link: Link::Resolved { dst, src } };
+    let side = bridge::way_out::<F>(&vport);
+    work.next_hop = NextHop { to_vport, ifindex: vport.ifindex, side, link: Link::Resolved { dst, src } };
     Ok(true)
 }
 

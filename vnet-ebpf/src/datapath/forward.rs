@@ -26,6 +26,7 @@ use crate::{
 pub struct NextHop {
     pub to_vport: VportId,
     pub ifindex: u32,
+    pub side: Side,
     pub link: Link,
 }
 
@@ -236,7 +237,7 @@ pub fn to_outside<F: Frame, T: Tables>(
     if !home.network.has_uplink(to_vport) {
         return Err(DropReason::NotAnUplink);
     }
-    work.next_hop = NextHop { to_vport, ifindex, link };
+    work.next_hop = NextHop { to_vport, ifindex, side: Side::Egress, link };
     Ok(())
 }
 
@@ -264,6 +265,7 @@ pub fn to_guest<F: Frame, T: Tables>(
     work.next_hop = NextHop {
         to_vport: home.network.gateway_vport,
         ifindex: gateway,
+        side: Side::Egress,
         link: Link::Unresolved { next_hop: work.query.dst },
     };
     let (src, dst) = match frame.route(&work.query) {
@@ -277,7 +279,8 @@ pub fn to_guest<F: Frame, T: Tables>(
     if vport.ifindex == 0 {
         return Err(DropReason::PortAbsent);
     }
-    work.next_hop = NextHop { to_vport, ifindex: vport.ifindex, link: Link::Resolved { dst, src } };
+    let side = bridge::way_out::<F>(&vport);
+    work.next_hop = NextHop { to_vport, ifindex: vport.ifindex, side, link: Link::Resolved { dst, src } };
     Ok(())
 }
 
@@ -306,12 +309,12 @@ pub fn check_packet_mtu<F: Frame>(frame: &F, packet: &Packet, vport: &VportEntry
 /// Writes the link addresses and sends.
 #[inline(always)]
 fn leave<F: Frame, T: Tables>(frame: &mut F, tables: &T, next_hop: &NextHop) -> Outcome {
-    let NextHop { to_vport, ifindex, link } = *next_hop;
+    let NextHop { to_vport, ifindex, side, link } = *next_hop;
     tables.count_sent(to_vport, frame.len());
     match link {
         Link::Resolved { dst, src } => {
             frame.write(ethernet::ADDRESSES, ethernet::addresses(dst, src))?;
-            frame.redirect(ifindex, Side::Egress);
+            frame.redirect(ifindex, side);
         }
         Link::Unresolved { next_hop } => frame.resolve(ifindex, next_hop),
     }

@@ -15,6 +15,17 @@ use crate::{
 /// Something that is done to a world, or asked of it.
 pub type Act = Box<dyn Fn(&World)>;
 
+/// What XDP, which may leave any frame to TC, has to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accelerator {
+    /// What TC does, or nothing.
+    Either,
+    /// What TC does.
+    Acts,
+    /// Nothing: TC alone can do it right.
+    Leaves,
+}
+
 pub struct Case {
     name: String,
     prepare: Vec<Act>,
@@ -22,8 +33,7 @@ pub struct Case {
     from: VportId,
     arrival: Arrival,
     expected: Fate,
-    /// XDP must do it, and not leave it to TC.
-    is_accelerated: bool,
+    accelerator: Accelerator,
     /// Events besides the verdict, each counted once.
     events: Vec<EventCount>,
     checks: Vec<Act>,
@@ -38,7 +48,7 @@ impl Case {
             from,
             arrival: arrival.into(),
             expected,
-            is_accelerated: false,
+            accelerator: Accelerator::Either,
             events: Vec::new(),
             checks: Vec::new(),
         }
@@ -67,8 +77,14 @@ impl Case {
         Self { hook, ..self }
     }
 
+    /// XDP must do it, and not leave it to TC.
     pub fn accelerated(self) -> Self {
-        Self { is_accelerated: true, ..self }
+        Self { accelerator: Accelerator::Acts, ..self }
+    }
+
+    /// XDP must leave it to TC.
+    pub fn left_to_tc(self) -> Self {
+        Self { accelerator: Accelerator::Leaves, ..self }
     }
 
     pub fn counts(mut self, event: EventCount) -> Self {
@@ -131,10 +147,12 @@ impl Case {
         let before = world.tables();
         let fate = world.run::<false>(self.hook, self.from, &self.arrival);
         if matches!(fate, Fate::PassUp | Fate::NotOurs) {
-            assert!(!self.is_accelerated, "XDP left it to TC");
+            assert!(self.accelerator != Accelerator::Acts, "XDP left it to TC");
             assert_eq!(world.tables(), before, "tables after a frame left to TC");
             assert_eq!(world.counters(), Vec::<String>::new(), "counters after a frame left to TC");
         } else {
+            let must_leave = self.accelerator == Accelerator::Leaves || self.arrival.gso_size != 0;
+            assert!(!must_leave, "XDP did it: {fate:?}");
             assert_eq!(fate, self.expected, "fate");
             assert_eq!(world.counters(), self.expected_counters(), "counters");
         }
@@ -142,8 +160,8 @@ impl Case {
 
     fn run(&self) {
         self.run_at_tc();
-        // GSO frames and marks do not exist there; egress hooks neither.
-        if self.hook == Hook::Ingress && self.arrival.gso_size == 0 && !self.arrival.marked {
+        // Marks do not exist there; egress hooks neither.
+        if self.hook == Hook::Ingress && !self.arrival.marked {
             self.run_at_xdp();
         }
     }

@@ -180,7 +180,7 @@ fn departed<const COMPLETE: bool>(frame: MockFrame<COMPLETE>) -> Fate {
             // On its way it passes our program on the uplink's other hook.
             assert_eq!(frame.marked, COMPLETE && vport == BRIDGE_UPLINK, "the mark on a frame for {vport}");
             match side {
-                Side::Egress => Fate::Sent(vport, frame.bytes),
+                Side::Egress | Side::Peer => Fate::Sent(vport, frame.bytes),
                 Side::Host => Fate::Delivered(vport, frame.bytes),
             }
         }

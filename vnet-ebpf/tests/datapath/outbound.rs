@@ -79,6 +79,20 @@ fn established_udp_and_echo_are_accelerated_both_ways() {
 }
 
 #[test]
+fn an_established_packet_that_xdp_cannot_judge_is_left_to_tc() {
+    let packet = udp(GUEST1, KEPT);
+    let sent = |packet: &Packet| Fate::Sent(UPLINK, on_the_wire(packet.clone(), KEPT).bytes());
+    let (partial, options) = (packet.clone().partial(), packet.clone().options(&[1; 4]));
+    let established =
+        |name: &str, arrival: Arrival, sent| Case::new(name, GUEST1, arrival, sent).after(GUEST1, packet.bytes());
+    case::run(vec![
+        established("a partial checksum", Arrival::from(partial.bytes()).partial(), sent(&partial)).left_to_tc(),
+        established("options", options.bytes().into(), sent(&options)),
+        established("too long", packet.clone().length(1501).bytes().into(), Fate::Dropped(DropReason::OverMtu)),
+    ]);
+}
+
+#[test]
 fn the_way_out_is_asked_for_by_the_packets_own_tuple() {
     let world = World::new();
     world.tc(GUEST1, syn(GUEST1, KEPT).bytes());

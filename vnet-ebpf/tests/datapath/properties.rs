@@ -170,7 +170,7 @@ fn step(world: &World, ledger: &mut Ledger, step: &Step) -> Result {
 }
 
 proptest! {
-    #![proptest_config(deterministic(150))]
+    #![proptest_config(deterministic(256))]
 
     #[test]
     fn whatever_happens_the_tables_stay_whole_and_xdp_agrees_with_tc(

@@ -111,3 +111,20 @@ fn a_guest_that_moved_is_found_where_it_is() {
         world.learn(ROUTED_GUEST2, mac(ROUTED_GUEST1), vnet_common::fdb::FdbKind::Learned);
     })]);
 }
+
+#[test]
+fn a_forward_into_a_routed_network_is_translated_both_ways_and_nothing_else_is() {
+    let world = World::new();
+    world.forward(17, (None, 8080), (ROUTED_GUEST1, 1000));
+    let asked = incoming(L4::Udp, server(), at(EXTERNAL, 8080));
+    let arrives = asked.clone().dst(at(ip(ROUTED_GUEST1), 1000));
+    let other = incoming(L4::Udp, at(SERVER2, 80), at(ip(ROUTED_GUEST1), 1000));
+    for _ in 0..2 {
+        assert_eq!(world.tc(UPLINK, asked.bytes()), received(arrives.clone()));
+        assert_eq!(world.tc(ROUTED_GUEST1, out(L4::Udp).bytes()), sent(out(L4::Udp).src(at(EXTERNAL, 8080))));
+        assert_eq!(world.tc(UPLINK, other.bytes()), received(other.clone()));
+    }
+    assert!(matches!(world.xdp(UPLINK, asked.bytes()), Fate::Sent(ROUTED_GUEST1, _)));
+    assert!(matches!(world.xdp(ROUTED_GUEST1, out(L4::Udp).bytes()), Fate::Sent(UPLINK, _)));
+    assert_eq!(world.xdp(UPLINK, other.bytes()), Fate::PassUp);
+}

@@ -210,7 +210,7 @@ impl World {
                 ifindex: ifindex(vport),
                 network,
                 role: role(vport) as u8,
-                pad: 0,
+                flags: 0,
                 mac: device_mac,
                 mtu: 1500,
                 external,

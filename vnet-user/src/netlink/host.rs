@@ -36,6 +36,18 @@ pub struct Link {
     pub kind: String,
     /// The bridge, bond or VRF that owns it.
     pub master: Option<u32>,
+    /// The device's other end (a veth's, say) is in another network namespace.
+    pub is_linked_elsewhere: bool,
+    /// The root queueing discipline.
+    pub qdisc: String,
+}
+
+impl Link {
+    /// True for a veth whose other end is in another network namespace, with nothing queued on this one:
+    /// nobody misses a frame that goes straight to the other end.
+    pub fn is_bare_veth_elsewhere(&self) -> bool {
+        self.kind == "veth" && self.is_linked_elsewhere && self.qdisc == "noqueue"
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +118,8 @@ impl Host {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Address(bytes) => link.mac = bytes.try_into().map(Mac).unwrap_or_default(),
                 LinkAttribute::Controller(master) => link.master = Some(master),
+                LinkAttribute::LinkNetNsId(_) => link.is_linked_elsewhere = true,
+                LinkAttribute::Qdisc(qdisc) => link.qdisc = qdisc,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {

@@ -221,7 +221,7 @@ fn a_device_that_comes_back_under_another_index_keeps_its_vport() {
 }
 
 #[test]
-fn another_address_on_an_uplink_has_all_its_networks_decide_again() {
+fn another_address_on_an_uplink_has_its_networks_decide_again_and_ends_what_is_stranded() {
     let mut world = World::new();
     let before = world.wanted();
     world.host.addresses[0].address = "192.0.2.9".parse().unwrap();
@@ -229,5 +229,18 @@ fn another_address_on_an_uplink_has_all_its_networks_decide_again() {
     let again: BTreeSet<u16> =
         steps.iter().filter_map(|step| if let Step::DecideAgain(id) = step { Some(*id) } else { None }).collect();
     assert_eq!(again, [world.network("default"), world.network("routed")].into());
-    assert!(matches!(steps[..], [Step::SetVport { is_new: false, .. }, Step::SetLocals(_), _, _]), "{steps:?}");
+    assert!(
+        matches!(&steps[..], [Step::SetVport { is_new: false, .. }, Step::SetLocals(_), _, _, Step::EndStranded(ended)] if *ended == again),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn an_uplink_that_only_loses_its_address_keeps_its_connections() {
+    let mut world = World::new();
+    let before = world.wanted();
+    world.host.addresses.remove(0);
+    let steps = plan(&before, &world.wanted());
+    assert!(steps.iter().any(|step| matches!(step, Step::SetVport { .. })), "{steps:?}");
+    assert!(!steps.iter().any(|step| matches!(step, Step::EndStranded(_))), "{steps:?}");
 }

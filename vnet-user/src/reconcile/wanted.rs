@@ -7,7 +7,7 @@ use vnet_common::{
     config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NetworkId, OUTSIDE, Subnet, Timeouts},
     fdb::{FdbKey, FdbKind},
     forward::{ForwardEntry, ForwardKey},
-    vport::{UNTAGGED, VportEntry, VportId, VportRole},
+    vport::{PEER_ELSEWHERE, UNTAGGED, VportEntry, VportId, VportRole},
 };
 
 use super::{Picture, UNTRANSLATED};
@@ -96,6 +96,9 @@ impl Builder<'_> {
             entry.ifindex = link.ifindex;
             entry.mac = link.mac;
             entry.mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+            if role == VportRole::Guest && link.is_bare_veth_elsewhere() {
+                entry.flags = PEER_ELSEWHERE;
+            }
             if role == VportRole::RoutedUplink
                 && let Some(address) = self.host.primary_ipv4(link.ifindex)
             {

@@ -18,7 +18,7 @@ use super::{
     binding::{self, BindingRequest},
 };
 use crate::{
-    context::Frame,
+    context::{Frame, Side},
     datapath::{
         Home, Work, conntrack as tracking,
         forward::{self, Link, NextHop},
@@ -86,6 +86,7 @@ pub fn create_outbound<F: Frame, T: Tables>(
     let back = NextHop {
         to_vport: *from_vport,
         ifindex: 0,
+        side: Side::Egress,
         link: Link::Resolved { dst: *guest_mac, src: home.network.gateway_mac },
     };
     let inserted = insert_pair(tables, work, &birth, Some(&back));
