@@ -1,6 +1,6 @@
 //! Plain memory behind [`Frame`]: for tests, property tests and fuzzing.
 //!
-//! `MockFrame<true>` is a frame at TC: offload metadata, a linear part, and checksum updates with the
+//! `MockFrame<true>` is a frame at TC ingress (`MockFrame<true, false>`: egress): offload metadata, a linear part, and checksum updates with the
 //! semantics of `bpf_l4_csum_replace` (net/core/filter.c) for complete and for partial checksums.
 //! `MockFrame<false>` is the same frame as XDP sees it: bare bytes. What the kernel would be asked for,
 //! or told, is in [`MockKernel`] and in the frame's own records.
@@ -96,7 +96,7 @@ pub struct SentCopy {
 
 /// A frame in memory.
 #[derive(Clone)]
-pub struct MockFrame<const COMPLETE: bool> {
+pub struct MockFrame<const COMPLETE: bool, const AT_INGRESS: bool = true> {
     kernel: Rc<MockKernel>,
     pub bytes: Vec<u8>,
     pub ifindex: u32,
@@ -111,7 +111,7 @@ pub struct MockFrame<const COMPLETE: bool> {
     pub copies: Vec<SentCopy>,
 }
 
-impl<const COMPLETE: bool> MockFrame<COMPLETE> {
+impl<const COMPLETE: bool, const AT_INGRESS: bool> MockFrame<COMPLETE, AT_INGRESS> {
     /// A linear frame with a complete checksum, on the ingress (or egress) of a device.
     pub fn new(kernel: &Rc<MockKernel>, ifindex: u32, bytes: Vec<u8>) -> Self {
         Self {
@@ -157,9 +157,9 @@ fn replaced_by_diff(old: u16, diff: u32, checksum: Checksum, covers: Covers) -> 
     }
 }
 
-impl<const COMPLETE: bool> Frame for MockFrame<COMPLETE> {
+impl<const COMPLETE: bool, const AT_INGRESS: bool> Frame for MockFrame<COMPLETE, AT_INGRESS> {
     const COMPLETE: bool = COMPLETE;
-    const REACHES_PEERS: bool = COMPLETE;
+    const REACHES_PEERS: bool = COMPLETE && AT_INGRESS;
 
     fn ifindex(&self) -> u32 {
         self.ifindex

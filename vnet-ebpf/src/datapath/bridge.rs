@@ -100,6 +100,9 @@ pub fn unicast<F: Frame, T: Tables>(
         return Err(DropReason::SamePort);
     }
     let vport = tables.vport(to_vport).ok_or(DropReason::PortAbsent)?;
+    if vport.ifindex == 0 {
+        return Err(DropReason::PortAbsent);
+    }
     check_mtu(frame, eth.ether_type, eth.payload, &vport)?;
     send(frame, tables, to_vport, &vport)
 }
@@ -124,10 +127,9 @@ pub fn way_out<F: Frame>(vport: &VportEntry) -> Side {
 /// Sends the frame out of a vport's device.
 #[inline(always)]
 fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, id: VportId, vport: &VportEntry) -> Outcome {
-    if vport.ifindex == 0 {
-        return Err(DropReason::PortAbsent);
-    }
     match vport.role() {
+        // XDP has no way up but to leave the frame alone.
+        Some(VportRole::Gateway) if !F::COMPLETE => return Ok(Verdict::PassUp),
         Some(VportRole::Gateway) => return deliver(frame, tables, id),
         // Our own program on the uplink's egress must let it pass.
         Some(VportRole::BridgeUplink) => frame.set_marked(true),

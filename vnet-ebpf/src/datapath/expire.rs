@@ -61,6 +61,10 @@ const fn internal_side(original: &FlowKey) -> BindingKey {
 /// Ends the binding with this internal side if no connection uses it, and frees its port.
 #[inline(always)]
 pub fn expire_binding<T: Tables>(tables: &T, internal: &BindingKey, force: bool, now: Seconds) -> bool {
+    if internal.network == OUTSIDE {
+        // The external side goes with the internal one only: nobody counts its users.
+        return false;
+    }
     let Some(binding) = tables.bindings().lookup(internal) else { return false };
     if !force && idle(now, &binding.last_used) < BINDING_LINGER {
         return false;

@@ -178,6 +178,7 @@ fn switch<F: Frame, T: Tables>(frame: &mut F, tables: &T, port: &Port<'_>, eth: 
             bridge::unicast(frame, tables, eth, port.id, to)
         }
         _ if !F::COMPLETE => Ok(Verdict::PassUp),
+        Destination::Host(by) if by == port.id => Err(DropReason::SamePort),
         Destination::Host(by) => bridge::deliver(frame, tables, by),
         Destination::Everyone => {
             let is_guest = port.vport.role() == Some(VportRole::Guest);

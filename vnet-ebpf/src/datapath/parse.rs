@@ -3,7 +3,7 @@
 use network_types::{eth::EthHdr, icmp::Icmpv4Hdr, ip::Ipv4Hdr, udp::UdpHdr, vlan::VlanHdr};
 use vnet_common::{
     Be16, DropReason, Ip, Mac,
-    conntrack::protocol,
+    conntrack::{protocol, tcp_flag},
     vport::{UNTAGGED, vid},
 };
 
@@ -31,8 +31,7 @@ pub struct Ethernet {
 /// Parses the Ethernet header; the tag may lie in the skb's metadata or in the bytes.
 #[inline(always)]
 pub fn parse_ethernet<F: Frame>(frame: &mut F) -> Result<Ethernet, DropReason> {
-    // Small frames are linear as a rule: pull only if an untagged TCP header is not readable.
-    frame.pull(if frame.len() > HEADERS { HEADERS } else { ethernet::HEADER });
+    frame.pull(frame.len().min(HEADERS));
     let header: EthHdr = frame.read(0).ok_or(DropReason::TruncatedEthernet)?;
     let (dst, src) = (Mac(header.dst_addr), Mac(header.src_addr));
     if let Some(tag) = frame.metadata_tag() {
@@ -58,7 +57,8 @@ pub struct Ports {
     /// As [`vnet_common::flow::FlowKey`] has them.
     pub src: Be16,
     pub dst: Be16,
-    /// Byte 13 of a TCP header, else 0.
+    /// Byte 13 of a TCP header. An ICMP reply has ACK here, so that one with the identifier 0 is not
+    /// taken for a request; else 0.
     pub tcp_flags: u8,
 }
 
@@ -98,14 +98,19 @@ pub fn parse_ipv4<F: Frame>(frame: &F, l3: u32, packet: &mut Packet) -> Result<(
     packet.l4 = l3.wrapping_add(header_length);
     packet.l4_length = u16::from_be_bytes(header.tot_len).wrapping_sub(header_length as u16);
     packet.is_fragment = ipv4::is_fragment(&header);
-    packet.ports = if packet.is_fragment { None } else { parse_ports(frame, header.proto, packet.l4)? };
+    packet.ports =
+        if packet.is_fragment { None } else { parse_ports(frame, header.proto, packet.l4, packet.l4_length)? };
     Ok(())
 }
 
 /// Parses the L4 header: `Ok(None)` for what has no ports to translate.
 #[inline(always)]
-fn parse_ports<F: Frame>(frame: &F, protocol: u8, l4: u32) -> Result<Option<Ports>, DropReason> {
+fn parse_ports<F: Frame>(frame: &F, protocol: u8, l4: u32, length: u16) -> Result<Option<Ports>, DropReason> {
+    let header = if protocol == protocol::TCP { fields::TCP_HEADER } else { fields::UDP_HEADER };
+    // What lies behind the packet's total length is padding, not a header.
+    let is_cut_off = u32::from(length) < header;
     match protocol {
+        protocol::TCP | protocol::UDP | protocol::ICMP if is_cut_off => Err(DropReason::TruncatedL4),
         protocol::TCP => {
             let ports: [u8; 4] = frame.read(l4).ok_or(DropReason::TruncatedL4)?;
             // The last byte of the smallest header must be there: its checksum is rewritten.
@@ -125,7 +130,7 @@ fn parse_ports<F: Frame>(frame: &F, protocol: u8, l4: u32) -> Result<Option<Port
             let id = Be16::from_bytes([i0, i1]);
             Ok(match header.type_ {
                 fields::ICMP_ECHO => Some(Ports { src: id, dst: Be16::ZERO, tcp_flags: 0 }),
-                fields::ICMP_ECHO_REPLY => Some(Ports { src: Be16::ZERO, dst: id, tcp_flags: 0 }),
+                fields::ICMP_ECHO_REPLY => Some(Ports { src: Be16::ZERO, dst: id, tcp_flags: tcp_flag::ACK }),
                 _ => None,
             })
         }

@@ -10,7 +10,7 @@ use super::{
     nat::{BindingRequest, Translation},
     parse::Packet,
 };
-use crate::context::{RouteQuery, Side};
+use crate::context::RouteQuery;
 
 /// See the module.
 #[repr(C)]
@@ -60,7 +60,12 @@ impl Work {
         Self {
             packet,
             query: RouteQuery { src: ip, dst: ip, protocol: 0, tos: 0, src_port: port, dst_port: port, ifindex: 0 },
-            next_hop: NextHop { to_vport: 0, ifindex: 0, side: Side::Egress, link: Link::Unresolved { next_hop: ip } },
+            next_hop: NextHop {
+                to_vport: 0,
+                ifindex: 0,
+                side: crate::context::Side::Egress,
+                link: Link::Unresolved { next_hop: ip },
+            },
             translation: Translation { src: ip, dst: ip, src_port: port, dst_port: port },
             binding: BindingRequest {
                 internal: BindingKey { address: ip, port, network: 0, vlan: UNTAGGED, protocol: 0, pad: 0 },

@@ -208,6 +208,18 @@ fn the_host_reaches_guests_by_the_gateway() {
 }
 
 #[test]
+fn the_gateways_device_is_reached_by_its_other_addresses_as_well() {
+    let other = Mac([2, 0, 0, 0, 0, 0x99]);
+    let to_host = udp(GUEST1, GUEST2).link(other, mac(GUEST1)).bytes();
+    case::run(vec![
+        Case::new("a static entry", GUEST1, to_host.clone(), Fate::Delivered(GATEWAY, to_host))
+            .given(move |world| world.learn(GATEWAY, other, FdbKind::Static)),
+        Case::dropped("the host to itself", GATEWAY, frame(GATEWAY, mac(GATEWAY)), DropReason::SamePort)
+            .at(Hook::GatewayEgress),
+    ]);
+}
+
+#[test]
 fn length_is_judged_by_the_mtu_of_the_device_that_it_leaves_by() {
     let packet = |length| udp(GUEST1, GUEST2).length(length).bytes();
     let tcp = |length| Packet { l4: L4::Tcp(0x10), ..udp(GUEST1, GUEST2) }.length(length).bytes();
@@ -264,6 +276,8 @@ fn a_port_without_device_is_named_as_the_reason() {
     let to_host = frame(BRIDGE_GUEST1, mac(BRIDGE_UPLINK));
     let remove = |vport| move |world: &World| world.change_vport(vport, |entry| entry.ifindex = 0);
     case::run(vec![
+        Case::dropped("the slot is free", GUEST1, to_guest.clone(), DropReason::PortAbsent)
+            .given(|world| world.tables.set_vport(GUEST2, Default::default())),
         Case::dropped("guest's device is gone", GUEST1, to_guest.clone(), DropReason::PortAbsent).given(remove(GUEST2)),
         Case::dropped("no such slot", GUEST1, to_guest, DropReason::PortAbsent)
             .given(|world| world.learn(5000, mac(GUEST2), FdbKind::Learned))

@@ -186,6 +186,17 @@ fn a_binding_goes_when_nobody_has_used_it_for_a_while() {
 }
 
 #[test]
+fn the_external_side_does_not_go_without_the_internal_one() {
+    let world = World::new();
+    world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
+    let before = world.tables();
+    for (key, _) in world.tables.bindings().entries() {
+        assert!(!expire_binding(&world.tables, &key, true, world.now() + 9999), "{key:?}");
+    }
+    assert_eq!(world.tables(), before);
+}
+
+#[test]
 fn force_ends_a_lingering_binding() {
     let world = World::new();
     world.tc(GUEST1, udp(GUEST1, KEPT).bytes());

@@ -13,7 +13,7 @@ use vnet_ebpf::{
 
 use crate::{
     frames::tagged,
-    world::{BRIDGE_HOST, BRIDGE_UPLINK, World, ifindex, is_gateway, vport_of},
+    world::{BRIDGE_HOST, BRIDGE_UPLINK, World, ifindex, is_gateway, is_veth, vport_of},
 };
 
 /// A frame as it arrives.
@@ -114,22 +114,47 @@ impl World {
             Some(tci) if !COMPLETE => tagged(0x8100, tci, &arrival.bytes),
             _ => arrival.bytes.clone(),
         };
-        let mut frame = MockFrame::<COMPLETE>::new(&self.kernel, ifindex(from), bytes.clone());
+        match hook {
+            Hook::Ingress => {
+                let mut frame = self.frame::<COMPLETE, true>(from, arrival, bytes.clone());
+                let outcome = datapath::port_ingress(&mut frame, &self.tables);
+                self.fate(outcome, &bytes, frame)
+            }
+            Hook::GatewayEgress => {
+                let mut frame = self.frame::<COMPLETE, false>(from, arrival, bytes.clone());
+                let outcome = datapath::gateway_egress(&mut frame, &self.tables);
+                self.fate(outcome, &bytes, frame)
+            }
+            Hook::UplinkEgress => {
+                let mut frame = self.frame::<COMPLETE, false>(from, arrival, bytes.clone());
+                let outcome = datapath::uplink_egress(&mut frame, &self.tables);
+                self.fate(outcome, &bytes, frame)
+            }
+        }
+    }
+
+    fn frame<const COMPLETE: bool, const AT_INGRESS: bool>(
+        &self,
+        from: VportId,
+        arrival: &Arrival,
+        bytes: Vec<u8>,
+    ) -> MockFrame<COMPLETE, AT_INGRESS> {
+        let mut frame = MockFrame::new(&self.kernel, ifindex(from), bytes);
         frame.tag = arrival.tag.map(Be16::new).filter(|_| COMPLETE);
         frame.gso_size = arrival.gso_size;
         frame.checksum = if arrival.is_partial { Checksum::Partial } else { Checksum::Complete };
         frame.linear = arrival.linear;
         frame.marked = arrival.marked && COMPLETE;
-        let outcome = match hook {
-            Hook::Ingress => datapath::port_ingress(&mut frame, &self.tables),
-            Hook::GatewayEgress => datapath::gateway_egress(&mut frame, &self.tables),
-            Hook::UplinkEgress => datapath::uplink_egress(&mut frame, &self.tables),
-        };
-        self.fate(outcome, &bytes, frame)
+        frame
     }
 
     /// Reads the fate off a frame, and checks what all frames have in common.
-    fn fate<const COMPLETE: bool>(&self, outcome: Outcome, before: &[u8], frame: MockFrame<COMPLETE>) -> Fate {
+    fn fate<const COMPLETE: bool, const AT_INGRESS: bool>(
+        &self,
+        outcome: Outcome,
+        before: &[u8],
+        frame: MockFrame<COMPLETE, AT_INGRESS>,
+    ) -> Fate {
         let untouched = |fate| {
             assert_eq!(frame.bytes, before, "{fate:?} must leave the frame as it was");
             assert_eq!(frame.departure, None, "{fate:?} sends nothing");
@@ -153,7 +178,29 @@ impl World {
             Ok(Verdict::ToHost) if copies.is_empty() => untouched(Fate::ToHost),
             Ok(Verdict::ToHost) => untouched(Fate::FloodedAndToHost(copies)),
             Ok(Verdict::Flooded) => untouched(Fate::Flooded(copies)),
-            Ok(Verdict::Sent) => departed(frame),
+            Ok(Verdict::Sent) => self.departed(frame),
+        }
+    }
+
+    fn departed<const COMPLETE: bool, const AT_INGRESS: bool>(&self, frame: MockFrame<COMPLETE, AT_INGRESS>) -> Fate {
+        let departure = frame.departure.expect("what is sent says where");
+        match departure {
+            Departure::Redirected { ifindex, side } => {
+                let vport = vport_of(ifindex);
+                // On its way it passes our program on the uplink's other hook.
+                assert_eq!(frame.marked, COMPLETE && vport == BRIDGE_UPLINK, "the mark on a frame for {vport}");
+                match side {
+                    Side::Host => return Fate::Delivered(vport, frame.bytes),
+                    // An answer goes back by the device that the question came by.
+                    _ if ifindex == frame.ifindex => assert_eq!(side, Side::Egress),
+                    _ => assert_eq!(side == Side::Peer, COMPLETE && AT_INGRESS && is_veth(vport), "the way to {vport}"),
+                }
+                Fate::Sent(vport, frame.bytes)
+            }
+            Departure::Resolved { ifindex, next_hop } => {
+                let IpAddr::V4(next_hop) = next_hop.into() else { panic!("{next_hop:?} is no IPv4 address") };
+                Fate::Resolved(vport_of(ifindex), next_hop, frame.bytes)
+            }
         }
     }
 }
@@ -166,27 +213,9 @@ fn reached(copy: &SentCopy, before: &[u8]) -> VportId {
     match (vport, copy.side) {
         (BRIDGE_UPLINK, Side::Host) => BRIDGE_HOST,
         (vport, side) => {
-            assert_eq!(side == Side::Host, is_gateway(vport), "the side of the copy for {vport}");
+            let expected = if is_gateway(vport) { Side::Host } else { Side::Egress };
+            assert_eq!(side, expected, "the side of the copy for {vport}");
             vport
-        }
-    }
-}
-
-fn departed<const COMPLETE: bool>(frame: MockFrame<COMPLETE>) -> Fate {
-    let departure = frame.departure.expect("what is sent says where");
-    match departure {
-        Departure::Redirected { ifindex, side } => {
-            let vport = vport_of(ifindex);
-            // On its way it passes our program on the uplink's other hook.
-            assert_eq!(frame.marked, COMPLETE && vport == BRIDGE_UPLINK, "the mark on a frame for {vport}");
-            match side {
-                Side::Egress | Side::Peer => Fate::Sent(vport, frame.bytes),
-                Side::Host => Fate::Delivered(vport, frame.bytes),
-            }
-        }
-        Departure::Resolved { ifindex, next_hop } => {
-            let IpAddr::V4(next_hop) = next_hop.into() else { panic!("{next_hop:?} is no IPv4 address") };
-            Fate::Resolved(vport_of(ifindex), next_hop, frame.bytes)
         }
     }
 }

@@ -161,6 +161,22 @@ fn a_packet_whose_total_length_ends_within_the_l4_header_is_dropped_with_the_rea
 }
 
 #[test]
+fn padding_is_no_l4_header() {
+    let mut cases = Vec::new();
+    for (name, whole, l4_end) in valid_frames() {
+        let header = usize::from(whole[14] & 0x0f) * 4;
+        for l4_length in 0..l4_end - 14 - header {
+            // The frame is whole, but its packet is said to end within the header.
+            let mut padded = whole.clone();
+            padded[16..18].copy_from_slice(&u16::try_from(header + l4_length).unwrap().to_be_bytes());
+            let name = format!("{name}, {l4_length} bytes of it");
+            cases.push(Case::dropped(name, GUEST1, padded, DropReason::TruncatedL4));
+        }
+    }
+    case::run(cases);
+}
+
+#[test]
 fn a_frame_cut_off_anywhere_does_no_harm_at_any_hook() {
     let mut frames: Vec<Vec<u8>> = valid_frames().into_iter().map(|(_, frame, _)| frame).collect();
     frames.extend([
@@ -260,5 +276,15 @@ fn headers_beyond_the_linear_part_are_pulled_in() {
         assert!(matches!(fate, Fate::Sent(UPLINK, _)), "{linear} linear bytes: {fate:?}");
         let fate = World::new().tc(GUEST1, Arrival::from(bridged.clone()).linear(linear));
         assert!(matches!(fate, Fate::Sent(GUEST2, _)), "{linear} linear bytes: {fate:?}");
+    }
+}
+
+#[test]
+fn headers_of_small_frames_beyond_the_linear_part_are_pulled_in() {
+    for (name, frame, _) in valid_frames() {
+        for linear in 0..frame.len() {
+            let fate = World::new().tc(GUEST1, Arrival::from(frame.clone()).linear(linear));
+            assert!(matches!(fate, Fate::Sent(UPLINK, _)), "{name}, {linear} linear bytes: {fate:?}");
+        }
     }
 }

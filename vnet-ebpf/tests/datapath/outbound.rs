@@ -156,6 +156,11 @@ fn what_cannot_go_out_is_dropped_with_the_reason_and_leaves_nothing() {
             outgoing(GUEST1, L4::EchoReply, 0, at(SERVER, 7)),
             DropReason::NoConnection,
         ),
+        refused(
+            "an echo reply with the identifier 0",
+            outgoing(GUEST1, L4::EchoReply, 0, at(SERVER, 0)),
+            DropReason::NoConnection,
+        ),
         refused("a first fragment", udp(GUEST1, KEPT).fragment(0, true), DropReason::FragmentNotTranslated),
         refused("a fragment in the middle", udp(GUEST1, KEPT).fragment(3, true), DropReason::FragmentNotTranslated),
         refused("a last fragment", udp(GUEST1, KEPT).fragment(3, false), DropReason::FragmentNotTranslated),

@@ -8,7 +8,7 @@ use vnet_common::{
     fdb::{FdbEntry, FdbKey, FdbKind},
     forward::{ForwardEntry, ForwardKey},
     stats::{EventCount, VportStats},
-    vport::{UNTAGGED, VportEntry, VportId, VportRole},
+    vport::{PEER_ELSEWHERE, UNTAGGED, VportEntry, VportId, VportRole},
 };
 use vnet_ebpf::{
     context::{Route, mock::MockKernel},
@@ -121,6 +121,11 @@ pub const fn is_gateway(vport: VportId) -> bool {
     matches!(vport, GATEWAY | OTHER_GATEWAY | ROUTED_GATEWAY | HOST_ONLY_GATEWAY)
 }
 
+/// Guests whose frames go straight to the other end of their cable; the others have taps.
+pub const fn is_veth(vport: VportId) -> bool {
+    matches!(vport, GUEST1 | OTHER_GUEST | ROUTED_GUEST1 | BRIDGE_GUEST1 | ISOLATED_GUEST1)
+}
+
 fn role(vport: VportId) -> VportRole {
     match vport {
         UPLINK | OTHER_UPLINK => VportRole::RoutedUplink,
@@ -210,7 +215,7 @@ impl World {
                 ifindex: ifindex(vport),
                 network,
                 role: role(vport) as u8,
-                flags: 0,
+                flags: if is_veth(vport) { PEER_ELSEWHERE } else { 0 },
                 mac: device_mac,
                 mtu: 1500,
                 external,

@@ -4,7 +4,7 @@
 //! takes its claim on the binding back and sends its packet by the same translation.
 
 use vnet_common::{
-    Be16, DropReason, Mac, Seconds,
+    DropReason, Mac, Seconds,
     config::{NetworkId, OUTSIDE},
     conntrack::{self, Update, protocol, tcp_flag},
     flow::{Direction, FlowEntry, FlowKey, ORIGIN_FORWARD, ORIGIN_SNAT},
@@ -144,7 +144,12 @@ pub fn create_inbound<F: Frame, T: Tables>(
     match insert_pair(tables, work, &birth, None) {
         Ok(()) => tables.count_event(EventCount::ConnectionsCreated),
         Err(InsertError::Exists) => {
-            if tables.flows().lookup(&work.original).is_none() {
+            // For this very connection, which another CPU is making? It has the same reply direction.
+            if !tables
+                .flows()
+                .lookup(&work.reply)
+                .is_some_and(|reply| reply.partner_key(work.packet.protocol) == work.original)
+            {
                 return Err(DropReason::TupleTaken);
             }
             tables.count_event(EventCount::ConnectionRaces);
@@ -165,8 +170,7 @@ const fn untranslatable(packet: &Packet) -> DropReason {
 fn opens(protocol: u8, ports: &Ports) -> bool {
     match protocol {
         protocol::TCP => ports.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST) == tcp_flag::SYN,
-        // Only a request has its identifier on the source side.
-        protocol::ICMP => ports.dst == Be16::ZERO,
+        protocol::ICMP => ports.tcp_flags & tcp_flag::ACK == 0,
         _ => true,
     }
 }
@@ -213,7 +217,9 @@ fn insert_pair<T: Tables>(
     entry.src_port = translation.src_port;
     entry.dst_port = translation.dst_port;
     let inserted = tables.flows().insert(original, entry);
-    if inserted == Err(InsertError::Full) {
+    if inserted.is_err() {
+        // Also where another connection has taken the original tuple meanwhile (a guest's and a forward's
+        // may meet there): this half would never find its other half.
         tables.flows().remove(reply);
     }
     inserted

@@ -4,8 +4,8 @@ use vnet_common::Be16;
 
 /// External ports tried for one new binding.
 ///
-/// A range up to this size is searched whole.
-pub const MAX_PROBES: u32 = 128;
+/// A range smaller than that is searched whole.
+pub const MAX_PROBES: u32 = 129;
 
 /// The `probe`th candidate within `first..=last`: the guest's own port first, then from a random start
 /// upwards, round the range.
@@ -16,6 +16,8 @@ pub fn candidate(probe: u32, wanted: Be16, first: u16, last: u16, start: u32) ->
         return Be16::new(wanted);
     }
     let size = u32::from(last).wrapping_sub(u32::from(first)).wrapping_add(1);
+    // Reduced first: the sum must not wrap round anything but the range.
+    let start = start.checked_rem(size).unwrap_or(0);
     let offset = start.wrapping_add(probe).checked_rem(size).unwrap_or(0);
     Be16::new(first.wrapping_add(offset as u16))
 }
@@ -38,11 +40,15 @@ mod tests {
         }
 
         #[test]
-        fn a_small_range_is_searched_whole(first in 1u16..60_000, size in 0u16..126, start: u32) {
+        fn a_small_range_is_searched_whole(
+            first in 1u16..60_000,
+            size in 0u16..128,
+            start in prop_oneof![any::<u32>(), u32::MAX - 300..],
+            wanted in prop_oneof![Just(0), 1u16..],
+        ) {
             let last = first + size;
-            // The wanted port lies outside.
             let tried: HashSet<u16> =
-                (0..MAX_PROBES).map(|probe| candidate(probe, Be16::ZERO, first, last, start).get()).collect();
+                (0..MAX_PROBES).map(|probe| candidate(probe, Be16::new(wanted), first, last, start).get()).collect();
             prop_assert_eq!(tried.len(), usize::from(size) + 1);
         }
     }
