@@ -21,7 +21,7 @@ pub struct Arguments {
     /// Also write all that was measured to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// The core for source, forwarder and sink (default: the last)
+    /// The core for senders, forwarders and receivers alike (default: the last)
     #[arg(long, value_name = "NUMBER")]
     pub cpu: Option<usize>,
 }

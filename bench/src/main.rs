@@ -20,7 +20,7 @@ mod source;
 mod statistics;
 mod wiring;
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs::File, io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -51,26 +51,28 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     interrupt::catch()?;
-    let cpus = cpu::Cpus::choose(arguments.cpu)?;
+    // Before minutes of measuring, not after.
+    let json = arguments.json.as_deref().map(create).transpose()?;
+    let core = cpu::choose(arguments.cpu)?;
     let effort = if arguments.quick { Effort::quick() } else { Effort::full() };
-    let mut report = Report::new(Machine::read(arguments)?, cpus, effort);
+    let mut report = Report::new(Machine::read(arguments)?, core, effort);
     println!("{}", report.heading());
     let wanted = if arguments.scenarios.is_empty() { Scenario::value_variants() } else { &arguments.scenarios };
     for scenario in wanted {
-        let results = scenario::measure(*scenario, &cpus, &effort);
+        let results = scenario::measure(*scenario, core, &effort);
         for result in results.with_context(|| format!("scenario {}", scenario.name()))? {
             println!("\n{}\n", report::table(&result));
             report.results.push(result);
         }
     }
     println!("{}", report::LEGEND);
-    match &arguments.json {
-        Some(file) => write(file, &report),
-        None => Ok(()),
+    if let Some(mut file) = json {
+        serde_json::to_writer_pretty(&file, &report).context("the figures cannot be written")?;
+        writeln!(file).context("the figures cannot be written")?;
     }
+    Ok(())
 }
 
-fn write(file: &Path, report: &Report) -> Result<()> {
-    let text = serde_json::to_string_pretty(report)?;
-    fs::write(file, text + "\n").with_context(|| format!("{} cannot be written", file.display()))
+fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("{} cannot be written", path.display()))
 }

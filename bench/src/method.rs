@@ -73,7 +73,7 @@ impl Effort {
     }
 
     pub const fn quick() -> Self {
-        Self { frame_rounds: 9, frames: 1 << 19, stream_rounds: 5, seconds: 1 }
+        Self { frame_rounds: 9, frames: 1 << 19, stream_rounds: 4, seconds: 1 }
     }
 }
 
@@ -98,8 +98,8 @@ pub struct Plan {
     pub unit: Unit,
     /// That count; one more goes before.
     pub rounds: usize,
-    /// The cores that are kept busy.
-    pub cores: Vec<usize>,
+    /// Which everything happens on.
+    pub core: usize,
 }
 
 /// All about one comparison. The subject comes first.
@@ -113,7 +113,7 @@ pub struct Comparison {
 /// Lets the contestants, the subject first, take turns.
 pub fn compare(plan: Plan, mut contestants: Vec<Contestant<'_>>) -> Result<Comparison> {
     eprintln!("{}: {}", plan.scenario, plan.title);
-    let watch = Watch::start(&plan.cores)?;
+    let watch = Watch::start(plan.core)?;
     let rounds = plan.rounds;
     let mut samples: Vec<Vec<Sample>> = vec![Vec::with_capacity(rounds); contestants.len()];
     for round in 0..=rounds {
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn plan(rounds: usize) -> Plan {
-        Plan { scenario: "test", title: "a test".into(), unit: Unit::FramesPerSecond, rounds, cores: vec![0] }
+        Plan { scenario: "test", title: "a test".into(), unit: Unit::FramesPerSecond, rounds, core: 0 }
     }
 
     #[test]

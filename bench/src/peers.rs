@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use nix::net::if_::if_nametoindex;
-use vnet_common::bench::{global, program};
+use vnet_common::bench::global;
 use vnet_tests::{
     frame::Mac,
     namespace::Namespace,
@@ -89,9 +89,10 @@ fn read_number(host: &Namespace, path: &str) -> Result<u64> {
 }
 
 /// A TC program that sends all that comes in on one device out of another: what the hook allows.
-pub fn constant_redirect(host: &Namespace, from: &str, to: &str) -> Result<Ebpf> {
+/// `program`: `redirect`, or `redirect_peer` where the other is a veth.
+pub fn constant(program: &str, host: &Namespace, from: &str, to: &str) -> Result<Ebpf> {
     let to_ifindex = host.enter(|| Ok(if_nametoindex(to)?))?;
     let mut ebpf = programs::load(&[(global::TO_IFINDEX, to_ifindex.as_bytes())])?;
-    programs::attach(&mut ebpf, program::REDIRECT, host, from)?;
+    programs::attach(&mut ebpf, program, host, from)?;
     Ok(ebpf)
 }

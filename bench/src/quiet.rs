@@ -11,9 +11,9 @@ const QUIET: f64 = 0.05;
 /// What went on beside the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Noise {
-    /// The share of the unused cores' time that was not idle; nothing where all cores took part.
+    /// The share of the other cores' time that was not idle; nothing where there are none.
     pub other_cores: Option<f64>,
-    /// The share of the used cores' time that the hypervisor gave to others.
+    /// The share of the used core's time that the hypervisor gave to others.
     pub stolen: f64,
 }
 
@@ -25,18 +25,18 @@ impl Noise {
 
 /// A look at the kernel's clocks, to be compared with a later one.
 pub struct Watch {
-    used: Vec<usize>,
+    used: usize,
     before: Vec<Times>,
 }
 
 impl Watch {
-    /// `used`: the cores that the measurement keeps busy.
-    pub fn start(used: &[usize]) -> Result<Self> {
-        Ok(Self { used: used.to_vec(), before: read()? })
+    /// `used`: the core that the measurement keeps busy.
+    pub fn start(used: usize) -> Result<Self> {
+        Ok(Self { used, before: read()? })
     }
 
     pub fn stop(&self) -> Result<Noise> {
-        Ok(noise(&self.used, &self.before, &read()?))
+        Ok(noise(self.used, &self.before, &read()?))
     }
 }
 
@@ -49,10 +49,10 @@ struct Times {
     stolen: u64,
 }
 
-fn noise(used: &[usize], before: &[Times], after: &[Times]) -> Noise {
+fn noise(used: usize, before: &[Times], after: &[Times]) -> Noise {
     let (mut own, mut others) = (Times::default(), Times::default());
     for (before, after) in before.iter().zip(after) {
-        let sum = if used.contains(&after.core) { &mut own } else { &mut others };
+        let sum = if after.core == used { &mut own } else { &mut others };
         sum.total += after.total.saturating_sub(before.total);
         sum.idle += after.idle.saturating_sub(before.idle);
         sum.stolen += after.stolen.saturating_sub(before.stolen);
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn noise_is_what_others_did_meanwhile() {
         let (before, after) = (parse(BEFORE), parse(AFTER));
-        assert_eq!(noise(&[1], &before, &after), Noise { other_cores: Some(0.35), stolen: 0.1 });
-        assert_eq!(noise(&[0, 1], &before, &after), Noise { other_cores: None, stolen: 0.05 });
-        assert!(!noise(&[1], &before, &after).is_quiet());
-        assert!(noise(&[1], &before, &before).is_quiet());
+        assert_eq!(noise(1, &before, &after), Noise { other_cores: Some(0.35), stolen: 0.1 });
+        assert_eq!(noise(1, &before[1..], &after[1..]), Noise { other_cores: None, stolen: 0.1 });
+        assert!(!noise(1, &before, &after).is_quiet());
+        assert!(noise(1, &before, &before).is_quiet());
     }
 }

@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, LineStyle, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 
 use crate::{
-    cpu::Cpus,
     machine::Machine,
     method::{Comparison, Effort, Part, Plan, Standing, Unit},
     quiet::Noise,
@@ -16,7 +15,8 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub machine: Machine,
-    pub cores: Cpus,
+    /// Which everything measured happened on.
+    pub core: usize,
     pub effort: Effort,
     pub results: Vec<Comparison>,
 }
@@ -28,20 +28,20 @@ interval. Against a limit it is the share of what is possible that vnet reaches;
 a world of its own, it is how far equals differ: smaller differences mean nothing.";
 
 impl Report {
-    pub fn new(machine: Machine, cores: Cpus, effort: Effort) -> Self {
-        Self { machine, cores, effort, results: Vec::new() }
+    pub fn new(machine: Machine, core: usize, effort: Effort) -> Self {
+        Self { machine, core, effort, results: Vec::new() }
     }
 
     pub fn heading(&self) -> String {
         let Machine { kernel, processor, cores, date, versions, command } = &self.machine;
-        let Cpus { busy, other } = self.cores;
+        let core = self.core;
         let Effort { frame_rounds, frames, stream_rounds, seconds } = self.effort;
         format!(
             "{command}\n\
              {date}, {processor}, {cores} cores, Linux {kernel}\n\
              {}\n\
-             frames: source, forwarder and sink on core {busy}; {frame_rounds} rounds of {frames} frames\n\
-             TCP: sender on core {busy}, receiver on core {other}; {stream_rounds} rounds of {seconds} s\n",
+             core {core}: source, forwarder and sink; sender and receiver of TCP\n\
+             {frame_rounds} rounds of {frames} frames; {stream_rounds} rounds of {seconds} s of TCP\n",
             versions.join(", ")
         )
     }
@@ -57,7 +57,7 @@ pub fn table(comparison: &Comparison) -> String {
     }
     header.extend(["vnet ÷ this", "95 % interval", "goal"]);
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(&header);
+    table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none())).set_header(&header);
     for standing in &comparison.standings {
         table.add_row(row(standing, *unit));
     }

@@ -78,13 +78,13 @@ pub struct Emission {
 pub struct Source {
     ebpf: Ebpf,
     inside: Namespace,
-    cpu: usize,
+    core: usize,
     frame: Vec<u8>,
 }
 
 impl Source {
     /// Sends into `device`. Its peer must take redirected frames: see [`crate::wiring`].
-    pub fn new(inside: &Namespace, device: &str, traffic: &Traffic, cpu: usize) -> Result<Self> {
+    pub fn new(inside: &Namespace, device: &str, traffic: &Traffic, core: usize) -> Result<Self> {
         let frame = traffic.frame();
         let to_ifindex = inside.enter(|| Ok(if_nametoindex(device)?))?;
         ensure!(frame.len() == FRAME_LENGTH, "a frame of {} bytes", frame.len());
@@ -102,7 +102,7 @@ impl Source {
         ])?;
         let source: &mut Xdp = ebpf.program_mut(program::SOURCE).context("no program")?.try_into()?;
         source.load().context("the kernel refuses the source")?;
-        Ok(Self { ebpf, inside: inside.clone(), cpu, frame })
+        Ok(Self { ebpf, inside: inside.clone(), core, frame })
     }
 
     /// Sends `frames` frames, beginning with the first flow.
@@ -114,7 +114,7 @@ impl Source {
         programs::set_counters(&mut self.ebpf, map::SOURCE_COUNTS, zero)?;
         let source: &Xdp = self.ebpf.program(program::SOURCE).context("no program")?.try_into()?;
         self.inside.enter(|| {
-            cpu::claim(self.cpu)?;
+            cpu::claim(self.core)?;
             let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
             let options = TestRunOptions { data_in: Some(&self.frame), repeat: frames, attrs, ..TestRunOptions::new() };
             source.test_run(options).context("a run with live frames (kernel 5.18 or newer)")?;

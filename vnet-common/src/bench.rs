@@ -19,13 +19,15 @@ pub mod program {
     pub const SOURCE: &str = "source";
     /// TC: sends every frame out of one device. The least that a forwarder can do.
     pub const REDIRECT: &str = "redirect";
+    /// TC: takes every frame straight to the far end of a veth, past that veth's own queue.
+    pub const REDIRECT_PEER: &str = "redirect_peer";
     /// TC: counts the benchmark's frames and drops them; everything else goes on.
     pub const SINK: &str = "sink";
 }
 
 /// Global variables, set before loading.
 pub mod global {
-    /// `u32`: where `source` and `redirect` send to.
+    /// `u32`: where `source` and the forwarders send to.
     pub const TO_IFINDEX: &str = "TO_IFINDEX";
     /// `[u64; 8]`: the frame of `source`, its varying port zero, padded.
     pub const FRAME: &str = "FRAME";

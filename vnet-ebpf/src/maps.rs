@@ -56,7 +56,7 @@ pub static FORWARDS: HashMap<ForwardKey, ForwardEntry> = HashMap::with_max_entri
 /// One entry a direction of a connection. Datapath inserts both or neither, daemon ages. Full: new
 /// connections are refused with `table-full`; a live one is never evicted, so this is no LRU map.
 #[map]
-pub static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+pub static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 /// Internal and external sides of NAT bindings. As `FLOWS`.
 #[map]

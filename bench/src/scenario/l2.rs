@@ -3,6 +3,7 @@
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, ensure};
+use vnet_common::bench::program;
 use vnet_tests::{
     daemon::Daemon,
     json,
@@ -14,7 +15,6 @@ use vnet_tests::{
 use super::{Entry, Forwarder, Path, VNET, VNET_AGAIN, compare_paths};
 use crate::{
     arguments::Scenario,
-    cpu::Cpus,
     lane::Lane,
     method::{Comparison, Effort},
     peers,
@@ -29,19 +29,20 @@ const FIRST_PORT: u16 = 50_000;
 /// RFC 863, discard.
 const TO_PORT: u16 = 9;
 
-pub(super) fn measure(cpus: &Cpus, effort: &Effort) -> Result<Vec<Comparison>> {
+pub(super) fn measure(core: usize, effort: &Effort) -> Result<Vec<Comparison>> {
     let mut paths = vec![
-        (VNET, vnet(cpus)?),
-        (VNET_AGAIN, vnet(cpus)?),
-        (Entry::peer("linux-bridge", None), linux_bridge(cpus)?),
-        (Entry::limit("constant TC redirect", Some(0.9)), redirect(cpus)?),
+        (VNET, vnet(core)?),
+        (VNET_AGAIN, vnet(core)?),
+        (Entry::peer("linux-bridge", None), linux_bridge(core)?),
+        (Entry::limit("constant TC redirect", Some(0.9)), constant(program::REDIRECT, core)?),
+        (Entry::limit("constant TC redirect_peer", None), constant(program::REDIRECT_PEER, core)?),
     ];
     let title = "60-byte UDP from guest to guest, learned L2 at TC".to_owned();
-    Ok(vec![compare_paths((Scenario::L2, title), &mut paths, cpus, effort)?])
+    Ok(vec![compare_paths((Scenario::L2, title), &mut paths, core, effort)?])
 }
 
-fn vnet(cpus: &Cpus) -> Result<Path> {
-    path(cpus, |world| {
+fn vnet(core: usize) -> Result<Path> {
+    path(core, |world| {
         let vnet = Daemon::start(world)?;
         vnet.line(&format!("network add {NETWORK} --mode isolated"))?;
         for guest in world.guests() {
@@ -58,8 +59,8 @@ fn vnet(cpus: &Cpus) -> Result<Path> {
     .context("vnet")
 }
 
-fn linux_bridge(cpus: &Cpus) -> Result<Path> {
-    path(cpus, |world| {
+fn linux_bridge(core: usize) -> Result<Path> {
+    path(core, |world| {
         let [from, to] = [1, 2].map(|number| world.guest(number));
         peers::linux_bridge(&world.host, &[&from.port, &to.port])?;
         reaches(to, from.address)?;
@@ -69,16 +70,16 @@ fn linux_bridge(cpus: &Cpus) -> Result<Path> {
     .context("linux-bridge")
 }
 
-fn redirect(cpus: &Cpus) -> Result<Path> {
-    path(cpus, |world| {
+fn constant(program: &str, core: usize) -> Result<Path> {
+    path(core, |world| {
         let [from, to] = [1, 2].map(|number| &world.guest(number).port);
-        Ok(Forwarder::Program { _ebpf: peers::constant_redirect(&world.host, from, to)? })
+        Ok(Forwarder::Program { _ebpf: peers::constant(program, &world.host, from, to)? })
     })
-    .context("constant TC redirect")
+    .with_context(|| program.to_owned())
 }
 
 /// Two guests, what forwards between them, and a lane from the first to the second.
-fn path(cpus: &Cpus, forwarder: impl FnOnce(&World) -> Result<Forwarder>) -> Result<Path> {
+fn path(core: usize, forwarder: impl FnOnce(&World) -> Result<Forwarder>) -> Result<Path> {
     let world = Topology::new().guests(2).quiet().build()?;
     let forwarder = forwarder(&world)?;
     let [from, to] = [1, 2].map(|number| world.guest(number));
@@ -89,9 +90,7 @@ fn path(cpus: &Cpus, forwarder: impl FnOnce(&World) -> Result<Forwarder>) -> Res
         varying: Varying::SourcePort,
         flows: FLOWS,
     };
-    let lane = Lane {
-        sink: Sink::new(to, "eth0", Some(from.address))?,
-        source: Source::new(from, "eth0", &traffic, cpus.busy)?,
-    };
+    let lane =
+        Lane { sink: Sink::new(to, "eth0", Some(from.address))?, source: Source::new(from, "eth0", &traffic, core)? };
     Ok(Path { lane, forwarder, world })
 }

@@ -10,17 +10,16 @@ use vnet_tests::{daemon::Daemon, topology::World};
 
 use crate::{
     arguments::Scenario,
-    cpu::Cpus,
     lane::Lane,
     method::{Comparison, Contestant, Effort, Part, Plan, Sample, Unit, compare},
 };
 
-pub fn measure(scenario: Scenario, cpus: &Cpus, effort: &Effort) -> Result<Vec<Comparison>> {
+pub fn measure(scenario: Scenario, core: usize, effort: &Effort) -> Result<Vec<Comparison>> {
     match scenario {
-        Scenario::L2 => l2::measure(cpus, effort),
-        Scenario::Nat => nat::measure(cpus, effort),
-        Scenario::TcpNat => tcp::nat(cpus, effort),
-        Scenario::TcpL2 => tcp::l2(cpus, effort),
+        Scenario::L2 => l2::measure(core, effort),
+        Scenario::Nat => nat::measure(core, effort),
+        Scenario::TcpNat => tcp::nat(core, effort),
+        Scenario::TcpL2 => tcp::l2(core, effort),
     }
 }
 
@@ -66,17 +65,12 @@ impl Entry {
 fn compare_paths(
     (scenario, title): (Scenario, String),
     paths: &mut [(Entry, Path)],
-    cpus: &Cpus,
+    core: usize,
     effort: &Effort,
 ) -> Result<Comparison> {
     let frames = effort.frames;
     let contestants = paths.iter_mut().map(|(entry, path)| entry.contestant(move || path.lane.block(frames))).collect();
-    let plan = Plan {
-        scenario: scenario.name(),
-        title,
-        unit: Unit::FramesPerSecond,
-        rounds: effort.frame_rounds,
-        cores: vec![cpus.busy],
-    };
+    let plan =
+        Plan { scenario: scenario.name(), title, unit: Unit::FramesPerSecond, rounds: effort.frame_rounds, core };
     compare(plan, contestants)
 }

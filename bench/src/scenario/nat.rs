@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, Result, bail, ensure};
+use vnet_common::bench::program;
 use vnet_tests::{
     daemon::Daemon,
     frame::Mac,
@@ -14,7 +15,6 @@ use vnet_tests::{
 use super::{Entry, Forwarder, Path, VNET, VNET_AGAIN, compare_paths};
 use crate::{
     arguments::Scenario,
-    cpu::Cpus,
     lane::Lane,
     method::{Comparison, Effort},
     peers,
@@ -34,23 +34,23 @@ const PRIMING: u32 = 4;
 /// How often filling is tried: a frame may get lost while a table grows.
 const ATTEMPTS: usize = 5;
 
-pub(super) fn measure(cpus: &Cpus, effort: &Effort) -> Result<Vec<Comparison>> {
+pub(super) fn measure(core: usize, effort: &Effort) -> Result<Vec<Comparison>> {
     let mut paths = vec![
-        (VNET, vnet(cpus)?),
-        (VNET_AGAIN, vnet(cpus)?),
-        (Entry::peer("iptables MASQUERADE", Some(1.5)), netfilter(cpus, peers::iptables).context("iptables")?),
-        (Entry::peer("nft masquerade", None), netfilter(cpus, peers::nft).context("nft")?),
-        (Entry::limit("constant TC redirect", None), redirect(cpus)?),
+        (VNET, vnet(core)?),
+        (VNET_AGAIN, vnet(core)?),
+        (Entry::peer("iptables MASQUERADE", Some(1.5)), netfilter(core, peers::iptables).context("iptables")?),
+        (Entry::peer("nft masquerade", None), netfilter(core, peers::nft).context("nft")?),
+        (Entry::limit("constant TC redirect", None), redirect(core)?),
     ];
     let title = format!("60-byte UDP of {FLOWS} connections from guest to outside, NAT at TC");
-    let comparison = compare_paths((Scenario::Nat, title), &mut paths, cpus, effort)?;
+    let comparison = compare_paths((Scenario::Nat, title), &mut paths, core, effort)?;
     for (entry, path) in &paths {
         check_established(path).with_context(|| format!("{}, at the end", entry.name))?;
     }
     Ok(vec![comparison])
 }
 
-fn vnet(cpus: &Cpus) -> Result<Path> {
+fn vnet(core: usize) -> Result<Path> {
     let world = world()?;
     let vnet = Daemon::start(&world)?;
     vnet.line(&format!("network add {NETWORK} --mode nat --subnet {SUBNET} --uplink {UPLINK}"))?;
@@ -59,10 +59,10 @@ fn vnet(cpus: &Cpus) -> Result<Path> {
     let gateway = network.get("gateway").context("no gateway")?;
     let mac = Mac::parse(json::string(gateway, "mac")?).context("the gateway's MAC address")?;
     let device = json::string(gateway, "device")?.to_owned();
-    translating(cpus, world, Forwarder::Vnet(vnet), &device, mac).context("vnet")
+    translating(core, world, Forwarder::Vnet(vnet), &device, mac).context("vnet")
 }
 
-fn netfilter(cpus: &Cpus, configure: fn(&World) -> Result<()>) -> Result<Path> {
+fn netfilter(core: usize, configure: fn(&World) -> Result<()>) -> Result<Path> {
     let world = world()?;
     configure(&world)?;
     let limit = peers::conntrack_limit(&world.host)?;
@@ -72,14 +72,14 @@ fn netfilter(cpus: &Cpus, configure: fn(&World) -> Result<()>) -> Result<Path> {
     );
     let device = world.guest(1).port.clone();
     let mac = wiring::mac(&world.host, &device)?;
-    translating(cpus, world, Forwarder::Kernel, &device, mac)
+    translating(core, world, Forwarder::Kernel, &device, mac)
 }
 
-fn redirect(cpus: &Cpus) -> Result<Path> {
+fn redirect(core: usize) -> Result<Path> {
     let world = world()?;
-    let program = peers::constant_redirect(&world.host, &world.guest(1).port, UPLINK)?;
+    let program = peers::constant(program::REDIRECT, &world.host, &world.guest(1).port, UPLINK)?;
     let mac = wiring::mac(world.outside(), "eth0")?;
-    let lane = lane(cpus, &world, mac, world.guest(1).address)?;
+    let lane = lane(core, &world, mac, world.guest(1).address)?;
     Ok(Path { lane, forwarder: Forwarder::Program { _ebpf: program }, world })
 }
 
@@ -93,11 +93,11 @@ fn world() -> Result<World> {
 }
 
 /// A path whose connections are established. `device` and `gateway`: the guest's gateway.
-fn translating(cpus: &Cpus, world: World, forwarder: Forwarder, device: &str, gateway: Mac) -> Result<Path> {
+fn translating(core: usize, world: World, forwarder: Forwarder, device: &str, gateway: Mac) -> Result<Path> {
     let guest = world.guest(1);
     wiring::know(&world.host, device, guest.address, guest.mac)?;
-    let lane = lane(cpus, &world, gateway, HOST)?;
-    let mut back = lane_back(cpus, &world)?;
+    let lane = lane(core, &world, gateway, HOST)?;
+    let mut back = lane_back(core, &world)?;
     let mut path = Path { lane, forwarder, world };
     for _ in 0..ATTEMPTS {
         path.lane.prime(u32::from(FLOWS) * PRIMING)?;
@@ -124,7 +124,7 @@ fn check_established(path: &Path) -> Result<()> {
 }
 
 /// From the guest to the outside, where `seen_as` is the source.
-fn lane(cpus: &Cpus, world: &World, next_hop: Mac, seen_as: Ipv4Addr) -> Result<Lane> {
+fn lane(core: usize, world: &World, next_hop: Mac, seen_as: Ipv4Addr) -> Result<Lane> {
     let guest = world.guest(1);
     let traffic = Traffic {
         from: (guest.mac, SocketAddrV4::new(guest.address, FIRST_PORT)),
@@ -134,12 +134,12 @@ fn lane(cpus: &Cpus, world: &World, next_hop: Mac, seen_as: Ipv4Addr) -> Result<
     };
     Ok(Lane {
         sink: Sink::new(world.outside(), "eth0", Some(seen_as))?,
-        source: Source::new(guest, "eth0", &traffic, cpus.busy)?,
+        source: Source::new(guest, "eth0", &traffic, core)?,
     })
 }
 
 /// The answers: established is what has been answered.
-fn lane_back(cpus: &Cpus, world: &World) -> Result<Lane> {
+fn lane_back(core: usize, world: &World) -> Result<Lane> {
     let (guest, outside) = (world.guest(1), world.outside());
     let traffic = Traffic {
         from: (wiring::mac(outside, "eth0")?, SocketAddrV4::new(INTERNET, TO_PORT)),
@@ -147,8 +147,5 @@ fn lane_back(cpus: &Cpus, world: &World) -> Result<Lane> {
         varying: Varying::DestinationPort,
         flows: FLOWS,
     };
-    Ok(Lane {
-        sink: Sink::new(guest, "eth0", Some(INTERNET))?,
-        source: Source::new(outside, "eth0", &traffic, cpus.busy)?,
-    })
+    Ok(Lane { sink: Sink::new(guest, "eth0", Some(INTERNET))?, source: Source::new(outside, "eth0", &traffic, core)? })
 }

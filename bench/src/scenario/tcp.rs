@@ -15,7 +15,7 @@ use vnet_tests::{
 use super::{Entry, Forwarder, VNET, VNET_AGAIN};
 use crate::{
     arguments::Scenario,
-    cpu::Cpus,
+    cpu,
     method::{Comparison, Contestant, Effort, Plan, Sample, Unit, compare},
     peers,
 };
@@ -30,7 +30,7 @@ struct Way {
 }
 
 /// Through NAT.
-pub(super) fn nat(cpus: &Cpus, effort: &Effort) -> Result<Vec<Comparison>> {
+pub(super) fn nat(core: usize, effort: &Effort) -> Result<Vec<Comparison>> {
     let topology = Topology::new().guests(1).uplink().quiet();
     let network = format!("--mode nat --subnet {SUBNET} --uplink {UPLINK}");
     let iptables = |world: &World| peers::iptables(world).map(|()| Forwarder::Kernel);
@@ -40,11 +40,11 @@ pub(super) fn nat(cpus: &Cpus, effort: &Effort) -> Result<Vec<Comparison>> {
         (Entry::peer("iptables MASQUERADE", Some(1.0)), way(&topology, iptables)?),
         (Entry::limit("bare veth cable", None), cable()?),
     ];
-    both_directions((Scenario::TcpNat, "NAT"), &ways, cpus, effort)
+    both_directions((Scenario::TcpNat, "NAT"), &ways, core, effort)
 }
 
 /// Through a bridge with an uplink.
-pub(super) fn l2(cpus: &Cpus, effort: &Effort) -> Result<Vec<Comparison>> {
+pub(super) fn l2(core: usize, effort: &Effort) -> Result<Vec<Comparison>> {
     let topology = Topology::new().bridged_guests(1).uplink().quiet();
     let network = format!("--mode bridge --uplink {UPLINK}");
     let bridge =
@@ -55,27 +55,27 @@ pub(super) fn l2(cpus: &Cpus, effort: &Effort) -> Result<Vec<Comparison>> {
         (Entry::peer("linux-bridge", Some(1.0)), way(&topology, bridge)?),
         (Entry::limit("bare veth cable", None), cable()?),
     ];
-    both_directions((Scenario::TcpL2, "bridge"), &ways, cpus, effort)
+    both_directions((Scenario::TcpL2, "bridge"), &ways, core, effort)
 }
 
 fn both_directions(
     (scenario, kind): (Scenario, &str),
     ways: &[(Entry, Way)],
-    cpus: &Cpus,
+    core: usize,
     effort: &Effort,
 ) -> Result<Vec<Comparison>> {
     let directions = [("guest → outside", false), ("outside → guest", true)];
     let compare_one = |(direction, reverse)| {
         let contestants: Vec<Contestant<'_>> = ways
             .iter()
-            .map(|(entry, way)| entry.contestant(move || way.block(reverse, cpus, effort.seconds)))
+            .map(|(entry, way)| entry.contestant(move || way.block(reverse, core, effort.seconds)))
             .collect();
         let plan = Plan {
             scenario: scenario.name(),
             title: format!("one TCP stream {direction}, {kind} at TC, default offloads"),
             unit: Unit::BitsPerSecond,
             rounds: effort.stream_rounds,
-            cores: vec![cpus.busy, cpus.other],
+            core,
         };
         compare(plan, contestants)
     };
@@ -83,15 +83,13 @@ fn both_directions(
 }
 
 impl Way {
-    /// One transfer; `reverse`: the outside sends. Either way the sender is on the busy core.
-    fn block(&self, reverse: bool, cpus: &Cpus, seconds: u32) -> Result<Sample> {
-        let (guest, outside) = if reverse { (cpus.other, cpus.busy) } else { (cpus.busy, cpus.other) };
-        let affinity = format!("{guest},{outside}");
-        let mut options = vec!["-A", &affinity];
-        if reverse {
-            options.push("-R");
-        }
-        let throughput = iperf3(&self.guest, &self.outside, self.address, seconds, &options)?;
+    /// One transfer; `reverse`: the outside sends. Both ends are on one core, where the scheduler, too,
+    /// puts them if left alone: between two, most of the time goes into moving the data from one core's
+    /// cache to the other's, and all contestants look alike.
+    fn block(&self, reverse: bool, core: usize, seconds: u32) -> Result<Sample> {
+        let options: &[&str] = if reverse { &["-R"] } else { &[] };
+        let throughput =
+            cpu::while_claimed(core, || iperf3(&self.guest, &self.outside, self.address, seconds, options))?;
         Ok(Sample { rate: throughput.bits_per_second, lost: None })
     }
 }

@@ -11,7 +11,7 @@ mod programs {
     use aya_ebpf::{
         Global,
         bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-        helpers::generated::{bpf_ktime_get_ns, bpf_redirect},
+        helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_redirect_peer},
         macros::{classifier, map, xdp},
         maps::PerCpuArray,
         programs::{TcContext, XdpContext},
@@ -99,6 +99,12 @@ mod programs {
     pub fn redirect(_context: TcContext) -> i32 {
         // SAFETY: a helper with scalar arguments.
         unsafe { bpf_redirect(TO_IFINDEX.load(), 0) as i32 }
+    }
+
+    #[classifier]
+    pub fn redirect_peer(_context: TcContext) -> i32 {
+        // SAFETY: a helper with scalar arguments.
+        unsafe { bpf_redirect_peer(TO_IFINDEX.load(), 0) as i32 }
     }
 
     #[classifier]
