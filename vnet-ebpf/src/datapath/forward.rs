@@ -112,10 +112,7 @@ fn send_known<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work, k
 #[inline(never)]
 fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Outcome {
     let vport = tables.vport(work.next_hop.to_vport).ok_or(DropReason::PortAbsent)?;
-    if !F::COMPLETE && frame.len() > u32::from(vport.mtu).wrapping_add(work.packet.l3) {
-        // A GSO frame as XDP sees it.
-        return Ok(Verdict::PassUp);
-    }
+    // Before anything is written: at XDP, where GSO frames look too long, an error leaves the frame to TC.
     check_packet_mtu(frame, &work.packet, &vport)?;
     nat::rewrite(frame, &work.packet, &work.translation)?;
     leave(frame, tables, &work.next_hop)
