@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use vnet_common::{
     Be16, Ip, Word,
-    config::{NetworkEntry, NetworkMode, Subnet, Timeouts},
+    config::{NatPolicy, NetworkEntry, NetworkMode, Subnet, Timeouts},
     fdb::{FdbEntry, FdbKey, FdbKind},
     forward::{ForwardEntry, ForwardKey},
     names::program,
@@ -236,8 +236,7 @@ fn vport(port: Port, setup: &Setup) -> VportEntry {
 fn network(setup: &Setup) -> NetworkEntry {
     let mut entry = NetworkEntry::new_zeroed();
     entry.mode = setup.mode;
-    entry.snat_first = setup.snat.0;
-    entry.snat_last = setup.snat.1;
+    entry.nat = NatPolicy::new(setup.snat.0, setup.snat.1);
     entry.timeouts = Timeouts::RFC;
     entry.ageing = 300;
     entry.generation = Word::new(1);

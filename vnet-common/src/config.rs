@@ -50,22 +50,93 @@ impl NetworkMode {
     }
 }
 
-/// Idle times after which a connection ends, in seconds.
+/// Idle times after which a connection ends, and other spans, in seconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Timeouts {
     /// RFC 4787 REQ-5.
     pub udp: Seconds,
-    /// RFC 5382 REQ-5, established connections.
+    /// RFC 5382 REQ-5, established connections; SCTP associations that were answered.
     pub tcp_established: Seconds,
-    /// RFC 5382 REQ-5, opening and closing connections.
+    /// RFC 5382 REQ-5, opening and closing connections; SCTP associations that were not.
     pub tcp_transitory: Seconds,
     /// RFC 5508 REQ-2.
     pub icmp: Seconds,
+    /// How long fragments wait for the rest of their datagram (RFC 791: 15 s and more).
+    pub fragment: Seconds,
+    /// How long a freed external port is not given to another (RFC 6888 REQ-8).
+    pub cool_down: Seconds,
 }
 
 impl Timeouts {
-    pub const RFC: Self = Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60 };
+    pub const RFC: Self =
+        Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60, fragment: 30, cool_down: 120 };
+}
+
+/// What an external port is kept for (RFC 4787 section 4.1). Travels as the number.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// One internal address and port keeps one external address and port, whatever it talks to.
+    EndpointIndependent = 0,
+    /// Each remote address and port gets an external port of its own.
+    EndpointDependent = 1,
+}
+
+/// Who may send to an external port in use (RFC 4787 section 5). Travels as the number.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtering {
+    EndpointIndependent = 0,
+    /// Addresses that the guest has sent to from this port.
+    Address = 1,
+    /// Addresses and ports that the guest has sent to from this port.
+    AddressAndPort = 2,
+}
+
+/// How a network's guests are translated.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct NatPolicy {
+    /// External addresses to choose from, both included; unspecified: the uplink's own address.
+    pub first_address: Ip,
+    pub last_address: Ip,
+    /// External ports to choose from, host order, both included.
+    pub first_port: u16,
+    pub last_port: u16,
+    /// [`Mapping`] as its number.
+    pub mapping: u8,
+    /// [`Filtering`] as its number.
+    pub filtering: u8,
+    /// 1: packets from the outside keep UDP and ICMP connections alive too (RFC 4787 REQ-6).
+    pub inbound_refresh: u8,
+    pub pad: u8,
+    /// Connections that one guest port may have; 0: no limit (RFC 6888 REQ-4).
+    pub guest_connections: u32,
+    /// External ports that one guest port may hold; 0: no limit.
+    pub guest_bindings: u32,
+    /// Connections that one guest port may open in a second; 0: no limit.
+    pub guest_new_per_second: u32,
+}
+
+impl NatPolicy {
+    /// The uplink's own address, these ports, and what RFC 4787 recommends: endpoint-independent mapping,
+    /// address-dependent filtering (REQ-1, REQ-8). No quotas.
+    pub const fn new(first_port: u16, last_port: u16) -> Self {
+        Self {
+            first_address: Ip::UNSPECIFIED,
+            last_address: Ip::UNSPECIFIED,
+            first_port,
+            last_port,
+            mapping: Mapping::EndpointIndependent as u8,
+            filtering: Filtering::Address as u8,
+            inbound_refresh: 0,
+            pad: 0,
+            guest_connections: 0,
+            guest_bindings: 0,
+            guest_new_per_second: 0,
+        }
+    }
 }
 
 /// The daemon's step of [`NetworkEntry::generation`].
@@ -101,9 +172,7 @@ pub struct NetworkEntry {
     pub subnets: [Subnet; MAX_GATEWAY_ADDRESSES],
     /// Vports of the uplinks that guests may leave through; 0: free.
     pub uplinks: [VportId; MAX_UPLINKS],
-    /// External ports for SNAT, host order, both included.
-    pub snat_first: u16,
-    pub snat_last: u16,
+    pub nat: NatPolicy,
     pub timeouts: Timeouts,
     /// Idle time after which a learned FDB entry ends, in seconds.
     pub ageing: Seconds,
@@ -133,6 +202,19 @@ impl NetworkEntry {
     pub fn has_uplink(&self, vport: VportId) -> bool {
         vport != 0 && self.uplinks.contains(&vport)
     }
+}
+
+/// The only value of `SETTINGS`: what concerns the whole switch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Settings {
+    /// Drawn by the daemon when the tables are made, so that nobody outside can choose hash collisions.
+    pub hash_seed: [u32; 2],
+    /// Until then TCP segments of unknown connections are taken up: the tables were made anew under
+    /// connections that stand.
+    pub pick_up_until: Seconds,
+    /// 1: somebody follows connections, tell of each that begins or ends.
+    pub report_connections: u32,
 }
 
 /// Key of `ROUTED_SUBNETS`, a longest-prefix-match trie (layout of `struct bpf_lpm_trie_key`), which

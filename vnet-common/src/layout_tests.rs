@@ -16,7 +16,9 @@ fn layouts_are_those_of_this_abi_version() {
         FloodList => 4 + 4 * 1024, 4;
         LocalEntry => 4, 4;
         Subnet => 20, 4;
-        NetworkEntry => 136, 4;
+        NatPolicy => 52, 4;
+        NetworkEntry => 192, 4;
+        Settings => 16, 4;
         SubnetKey => 20, 4;
         FdbKey => 12, 2;
         FdbEntry => 16, 4;

@@ -14,7 +14,7 @@ use std::{
 
 use vnet_common::{
     DropReason, Ip, Mac, Word,
-    config::{MAX_GATEWAY_ADDRESSES, MAX_NETWORKS, MAX_UPLINKS, NetworkEntry, NetworkId, Subnet, Timeouts},
+    config::{MAX_GATEWAY_ADDRESSES, MAX_NETWORKS, MAX_UPLINKS, NatPolicy, NetworkEntry, NetworkId, Subnet, Timeouts},
     fdb::{FdbEntry, FdbKey},
     flow::{FlowEntry, FlowKey},
     forward::{ForwardEntry, ForwardKey},
@@ -181,9 +181,8 @@ fn free_network() -> NetworkEntry {
         gateway_vport: 0,
         subnets: [Subnet::default(); MAX_GATEWAY_ADDRESSES],
         uplinks: [0; MAX_UPLINKS],
-        snat_first: 0,
-        snat_last: 0,
-        timeouts: Timeouts { udp: 0, tcp_established: 0, tcp_transitory: 0, icmp: 0 },
+        nat: NatPolicy::new(0, 0),
+        timeouts: Timeouts { udp: 0, tcp_established: 0, tcp_transitory: 0, icmp: 0, fragment: 0, cool_down: 0 },
         ageing: 0,
         generation: Word::new(0),
     }

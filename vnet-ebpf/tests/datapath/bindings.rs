@@ -40,7 +40,7 @@ fn to(guest: VportId, port: u16, dst: SocketAddrV4) -> Packet {
 
 fn range(world: &World, first: u16, last: u16) {
     for network in [NAT, OTHER_NAT] {
-        world.change_network(network, |entry| (entry.snat_first, entry.snat_last) = (first, last));
+        world.change_network(network, |entry| (entry.nat.first_port, entry.nat.last_port) = (first, last));
     }
 }
 

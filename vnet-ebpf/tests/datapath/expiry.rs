@@ -222,7 +222,7 @@ fn a_lingering_binding_is_used_again_by_the_same_inside_port() {
 #[test]
 fn a_freed_port_is_given_to_the_next() {
     let world = World::new();
-    world.change_network(NAT, |network| (network.snat_first, network.snat_last) = (777, 777));
+    world.change_network(NAT, |network| (network.nat.first_port, network.nat.last_port) = (777, 777));
     world.tc(GUEST1, udp(GUEST1, 1000).bytes());
     let (key, _) = world.half(1);
     expire_flow(&world.tables, &key, true, world.now());
@@ -253,7 +253,7 @@ fn a_connection_whose_network_is_gone_goes_by_its_zeroed_timers() {
     world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
     world.change_network(NAT, |network| {
         network.mode = 0;
-        network.timeouts = Timeouts { udp: 0, tcp_established: 0, tcp_transitory: 0, icmp: 0 };
+        network.timeouts = Timeouts { udp: 0, tcp_established: 0, tcp_transitory: 0, icmp: 0, ..Timeouts::RFC };
     });
     assert_eq!((world.sweep_flows(), world.tables.flows().len()), (1, 0));
 }

@@ -130,7 +130,7 @@ fn two_guests_at_once_get_two_external_ports() {
         assert_eq!(world.check(), Ok(()));
     });
     let one_port =
-        |world: &World| world.change_network(NAT, |network| (network.snat_first, network.snat_last) = (9, 9));
+        |world: &World| world.change_network(NAT, |network| (network.nat.first_port, network.nat.last_port) = (9, 9));
     interleave("two guests, one port", one_port, acts(), |world, first, second| {
         let exhausted = Some(Fate::Dropped(DropReason::PortsExhausted));
         assert!(first == exhausted || second == exhausted);

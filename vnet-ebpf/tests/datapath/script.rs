@@ -226,7 +226,7 @@ pub fn steps() -> BoxedStrategy<Step> {
 pub fn world() -> World {
     let world = World::new();
     for network in [NAT, OTHER_NAT] {
-        world.change_network(network, |entry| (entry.snat_first, entry.snat_last) = (FIRST, LAST));
+        world.change_network(network, |entry| (entry.nat.first_port, entry.nat.last_port) = (FIRST, LAST));
     }
     for protocol in [6, 17] {
         world.forward(protocol, (None, LISTENERS[0]), (GUEST1, 80));

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, rc::Rc};
 
 use vnet_common::{
     Be16, Ip, Mac, Word,
-    config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NetworkEntry, NetworkId, NetworkMode, Subnet, Timeouts},
+    config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NatPolicy, NetworkEntry, NetworkId, NetworkMode, Subnet, Timeouts},
     fdb::{FdbEntry, FdbKey, FdbKind},
     forward::{ForwardEntry, ForwardKey},
     stats::{EventCount, VportStats},
@@ -163,8 +163,7 @@ fn network(id: NetworkId) -> NetworkEntry {
         gateway_vport: gateway,
         subnets,
         uplinks,
-        snat_first: SNAT_FIRST,
-        snat_last: SNAT_LAST,
+        nat: NatPolicy::new(SNAT_FIRST, SNAT_LAST),
         timeouts: Timeouts::RFC,
         ageing: 300,
         generation: Word::new(GENERATION),

@@ -124,7 +124,7 @@ fn the_wanted_picture_is_the_contract_with_the_datapath() {
     let settings = &picture.networks[&default];
     assert_eq!((settings.mode, settings.gateway_vport), (NetworkMode::Nat, gateway));
     assert_eq!((settings.subnets[0].length, settings.subnets[1].length), (120, 0));
-    assert_eq!((settings.uplinks, settings.snat_first, settings.snat_last), ([eth0, 0, 0, 0], 49152, 65535));
+    assert_eq!((settings.uplinks, settings.nat.first_port, settings.nat.last_port), ([eth0, 0, 0, 0], 49152, 65535));
     assert_eq!(picture.networks[&routed].uplinks[0], eth0);
     assert_eq!(picture.routed_subnets.len(), 1);
     assert_eq!(picture.forwards.len(), 3);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vnet_common::{
     Be16, Ip, Mac,
-    config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NetworkId, OUTSIDE, Subnet, Timeouts},
+    config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NatPolicy, NetworkId, OUTSIDE, Subnet, Timeouts},
     fdb::{FdbKey, FdbKind},
     forward::{ForwardEntry, ForwardKey},
     vport::{PEER_ELSEWHERE, UNTAGGED, VportEntry, VportId, VportRole},
@@ -189,15 +189,14 @@ impl Builder<'_> {
         }
         let mut uplinks = [0; MAX_UPLINKS];
         uplinks.iter_mut().zip(members).for_each(|(slot, id)| *slot = *id);
-        let (snat_first, snat_last) = if self.network.mode == Mode::Nat { SNAT_PORTS } else { UNTRANSLATED };
+        let (first_port, last_port) = if self.network.mode == Mode::Nat { SNAT_PORTS } else { UNTRANSLATED };
         let settings = NetworkSettings {
             mode: self.network.mode.datapath(),
             gateway_mac: self.network.gateway_mac.map_or(Mac::ZERO, |mac| mac.mac()),
             gateway_vport,
             subnets,
             uplinks,
-            snat_first,
-            snat_last,
+            nat: NatPolicy::new(first_port, last_port),
             timeouts: Timeouts::RFC,
             ageing: AGEING,
         };

@@ -75,8 +75,8 @@ pub fn create_outbound<F: Frame, T: Tables>(
     work.binding = BindingRequest {
         internal: binding::key(work.packet.src, ports.src, home.id, work.packet.protocol),
         external: uplink.external,
-        first: home.network.snat_first,
-        last: home.network.snat_last,
+        first: home.network.nat.first_port,
+        last: home.network.nat.last_port,
         now: birth.now,
         random: frame.random(),
     };

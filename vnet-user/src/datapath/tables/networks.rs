@@ -3,7 +3,8 @@
 use vnet_common::{
     Mac, Seconds, Word,
     config::{
-        GENERATION_STEP, MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NetworkEntry, NetworkId, NetworkMode, Subnet, Timeouts,
+        GENERATION_STEP, MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NatPolicy, NetworkEntry, NetworkId, NetworkMode, Subnet,
+        Timeouts,
     },
     names::map,
     vport::VportId,
@@ -25,9 +26,7 @@ pub struct NetworkSettings {
     pub subnets: [Subnet; MAX_GATEWAY_ADDRESSES],
     /// Uplinks that guests may leave through; 0: free.
     pub uplinks: [VportId; MAX_UPLINKS],
-    /// External ports for SNAT, both included.
-    pub snat_first: u16,
-    pub snat_last: u16,
+    pub nat: NatPolicy,
     pub timeouts: Timeouts,
     /// Idle time after which a learned FDB entry ends, in seconds.
     pub ageing: Seconds,
@@ -42,8 +41,7 @@ impl NetworkSettings {
             gateway_vport: self.gateway_vport,
             subnets: self.subnets,
             uplinks: self.uplinks,
-            snat_first: self.snat_first,
-            snat_last: self.snat_last,
+            nat: self.nat,
             timeouts: self.timeouts,
             ageing: self.ageing,
             generation: Word::new(generation),
@@ -58,8 +56,7 @@ impl NetworkSettings {
             gateway_vport: entry.gateway_vport,
             subnets: entry.subnets,
             uplinks: entry.uplinks,
-            snat_first: entry.snat_first,
-            snat_last: entry.snat_last,
+            nat: entry.nat,
             timeouts: entry.timeouts,
             ageing: entry.ageing,
         })
@@ -150,8 +147,7 @@ mod tests {
             gateway_vport: 3,
             subnets,
             uplinks: [5, 0, 0, 0],
-            snat_first: 50_000,
-            snat_last: 59_999,
+            nat: NatPolicy { mapping: 1, ..NatPolicy::new(50_000, 59_999) },
             timeouts: Timeouts::RFC,
             ageing: 300,
         }
