@@ -127,7 +127,7 @@ fn a_daemon_that_is_told_to_end_leaves_the_traffic_and_finds_its_state_again() -
     stream.stop()?;
     let after = state(&vnet)?;
     assert_eq!((&before[0], &before[2]), (&after[0], &after[2]));
-    for field in ["name", "mode", "gateway", "subnets", "uplinks", "snat_ports"] {
+    for field in ["name", "mode", "gateway", "subnets", "uplinks", "nat"] {
         assert_eq!(before[1][field], after[1][field], "{field}");
     }
     json::find(&after[3], "kind", "static")?;

@@ -90,6 +90,27 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("forward add net2 tcp 8081 10.77.0.11", REFUSED, &["net2", "isolated"]),
     ("forward del net1 tcp 8081", REFUSED, &["8081", "no forward"]),
     ("forward del net1 udp 8080", REFUSED, &["8080", "no forward"]),
+    // Settings.
+    ("network set net3 udp-timeout 5s", REFUSED, &["net3", "no network"]),
+    ("network set net1 colour blue", REFUSED, &["colour", "not a setting", "udp-timeout"]),
+    ("network set net1 udp-timeout 0", REFUSED, &["udp-timeout", "duration"]),
+    ("network set net1 udp-timeout soon", REFUSED, &["soon", "duration"]),
+    ("network set net1 icmp-timeout 5s udp-timeout 0s", REFUSED, &["0s", "duration"]),
+    ("network set net1 guest-rate 0", REFUSED, &["guest-rate", "limit", "off"]),
+    ("network set net1 mapping cone", REFUSED, &["cone", "endpoint-independent"]),
+    ("network set net1 snat-ports 80-90", REFUSED, &["80-90", "1024"]),
+    ("network set net1 snat-ports 9000-8000", REFUSED, &["reversed"]),
+    ("network set net1 snat-ports 8000-9000", REFUSED, &["8080", "forward", "net1"]),
+    ("network set net1 snat-ports 7000-7999", REFUSED, &["tcp port 7777", "socket"]),
+    ("network set net1 snat-ports 7778-7779", REFUSED, &["udp port 7778", "socket"]),
+    ("network set net1 snat-ports 10000-65535", REFUSED, &["leave the host"]),
+    ("network set net1 snat-address 10.77.0.9", REFUSED, &["10.77.0.9", "guests", "net1"]),
+    ("network set net1 snat-address 198.51.0.0-198.51.100.9", REFUSED, &["256"]),
+    ("network set net1 udp-timeout 5s udp-timeout 6s", REFUSED, &["udp-timeout", "twice"]),
+    ("network set net2 udp-timeout 5s", REFUSED, &["net2", "isolated", "nat"]),
+    ("network add net3 --mode nat --subnet 10.9.0.0/24 --snat-ports 7000-7999", REFUSED, &["tcp port 7777", "socket"]),
+    ("network add net3 --mode nat --subnet 10.9.0.0/24 --snat-address 10.9.0.3", REFUSED, &["10.9.0.3", "guests"]),
+    ("network add net3 --mode bridge --snat-ports 20000-29999", REFUSED, &["snat-ports", "bridge", "nat"]),
     // FDB.
     ("fdb add net1 zz:00:00:00:00:01 g1", REFUSED, &["zz:00:00:00:00:01", "MAC"]),
     ("fdb add net1 ff:ff:ff:ff:ff:ff g1", REFUSED, &["ff:ff:ff:ff:ff:ff", "multicast"]),
@@ -104,6 +125,10 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("forward add net1 sctp 8081 10.77.0.11", USAGE, &["sctp", "protocol"]),
     ("network add net3 --mode banana", USAGE, &["banana", "--mode"]),
     ("network add net3", USAGE, &["required"]),
+    ("network add net3 --mode nat --mapping cone", USAGE, &["cone", "--mapping"]),
+    ("network set net1", USAGE, &["required"]),
+    ("network set net1 udp-timeout", USAGE, &["values required"]),
+    ("network set net1 udp-timeout 5s icmp-timeout", USAGE, &["icmp-timeout", "no value"]),
     ("network frobnicate", USAGE, &["frobnicate"]),
     ("frobnicate", USAGE, &["frobnicate"]),
     ("port add net1", USAGE, &["required"]),
@@ -130,19 +155,19 @@ fn scenario() -> Result<(Scenario, TcpListener, UdpSocket)> {
 
 /// Everything that a refused command must leave alone.
 fn state(vnet: &Daemon) -> Result<Vec<Value>> {
-    ["network list", "port list", "forward list", "fdb list net1", "fdb list net2", "conntrack list"]
-        .iter()
-        .map(|noun| {
-            let mut answer = vnet.json(noun)?;
-            for row in answer.as_array_mut().into_iter().flatten() {
-                // What moves by itself.
-                for field in ["rx", "tx", "drops", "age"] {
-                    row.as_object_mut().map(|row| row.remove(field));
-                }
+    let lists = ["network list", "port list", "forward list", "fdb list net1", "fdb list net2", "conntrack list"];
+    let lists = lists.iter().map(|noun| {
+        let mut answer = vnet.json(noun)?;
+        for row in answer.as_array_mut().into_iter().flatten() {
+            // What moves by itself.
+            for field in ["rx", "tx", "drops", "age"] {
+                row.as_object_mut().map(|row| row.remove(field));
             }
-            Ok(answer)
-        })
-        .collect()
+        }
+        Ok(answer)
+    });
+    let settings = ["net1", "net2"].iter().map(|name| Ok(vnet.json(&format!("network show {name}"))?["nat"].clone()));
+    lists.chain(settings).collect()
 }
 
 /// What is wrong with an answer to bad input.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::{DeviceName, ForwardKeyText, MacAddress, Mode, NetworkName};
+use crate::config::{AddressPool, DeviceName, ForwardKeyText, MacAddress, Mode, NetworkName, PortRange};
 
 /// A request that is not granted. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,30 @@ pub enum Refusal {
     BadProtocol(String),
     #[error("VLAN {0} is not one: take 1 to 4094")]
     BadVlan(u16),
+    #[error(
+        "'{0}' is not a duration: write 300s, 5m or 2h4m, in whole seconds from 1s to 30d; a plain number is seconds"
+    )]
+    BadDuration(String),
+    #[error("'{0}' is not a limit: write a number from 1 up, or off for none")]
+    BadLimit(String),
+    #[error("'{0}' is neither on nor off")]
+    BadOnOff(String),
+    #[error("'{0}' is not a mapping: endpoint-independent or endpoint-dependent")]
+    BadMapping(String),
+    #[error("'{0}' is not a filtering: endpoint-independent, address or address-port")]
+    BadFiltering(String),
+    #[error("address range {first}-{last} is reversed: write {last}-{first}")]
+    ReversedPool { first: Ipv4Addr, last: Ipv4Addr },
+    #[error("{count} addresses, at most {most} fit into one pool")]
+    PoolTooLarge { count: u32, most: u32 },
+    #[error("{0} cannot be translated to: those are no addresses of single hosts on a network")]
+    UnfitPool(String),
+    #[error("ports {ports} begin among those of the host's services: take them from {least} up")]
+    SnatPortsTooLow { ports: PortRange, least: u16 },
+    #[error("'{given}' is not a setting of a network: {keys}")]
+    NoSetting { given: String, keys: String },
+    #[error("'{0}' is given twice")]
+    SettingTwice(String),
     #[error("{0}")]
     BadRequest(String),
     #[error("the API has no such path")]
@@ -145,6 +169,24 @@ pub enum Refusal {
     #[error("too many forwarded ports: {count} wanted, room for {most}")]
     TooManyForwards { count: usize, most: usize },
 
+    // Translation.
+    #[error("{key} is a setting of {takers} networks: network '{network}' is {mode}")]
+    SettingNotTaken { key: &'static str, network: NetworkName, mode: Mode, takers: &'static str },
+    #[error("{pool} lies among the guests of network '{network}' ({subnet}): translate to addresses of the outside")]
+    PoolAmongGuests { pool: AddressPool, subnet: Ipv4Net, network: NetworkName },
+    #[error("{pool} overlaps {other} of network '{network}', and so do their ports: choose other addresses or ports")]
+    PoolsOverlap { pool: AddressPool, other: AddressPool, network: NetworkName },
+    #[error(
+        "{protocol} port {port} of ports {ports} is taken by a socket of this host on {address}: stop that service or \
+         choose other SNAT ports"
+    )]
+    SnatTakenBySocket { ports: PortRange, protocol: &'static str, port: u16, address: IpAddr },
+    #[error(
+        "ports {ports} leave the host {left} of its own ports {first}-{last}, {least} is the least: choose fewer SNAT \
+         ports"
+    )]
+    HostPortsExhausted { ports: PortRange, left: usize, first: u16, last: u16, least: usize },
+
     // FDB.
     #[error("{mac} (VLAN {vlan}) stands in the table already, as {kind}, behind {port}")]
     FdbEntryExists { mac: MacAddress, vlan: u16, kind: &'static str, port: String },
@@ -180,6 +222,10 @@ impl Refusal {
             | Self::ListenTakenBySocket { .. }
             | Self::ListenTakenBySnat { .. }
             | Self::SnatTakenByForward { .. }
+            | Self::SnatTakenBySocket { .. }
+            | Self::PoolAmongGuests { .. }
+            | Self::PoolsOverlap { .. }
+            | Self::HostPortsExhausted { .. }
             | Self::FdbEntryExists { .. }
             | Self::FdbEntryLocal { .. }
             | Self::FdbEntryOfPort { .. } => 409,

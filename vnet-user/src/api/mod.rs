@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | GET | /v1/version | who answers |
 //! | GET, POST | /v1/networks | list, add |
-//! | GET, DELETE | /v1/networks/NAME | show, delete |
+//! | GET, PATCH, DELETE | /v1/networks/NAME | show, change settings (`{"udp_timeout": "5m", "filtering": null}`), delete |
 //! | GET | /v1/show | every network in full |
 //! | GET | /v1/ports?network= | list |
 //! | GET | /v1/ports/DEVICE | show |

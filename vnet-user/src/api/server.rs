@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::types::{ConnectionFilter, Count, ErrorBody, ForwardRequest, NetworkRequest, Version};
 use crate::{
     Refusal,
-    config::{DeviceName, FdbConfig, ForwardKeyText, Listen, MacAddress, NetworkName, PortConfig, Protocol, Vlan},
+    config::{
+        DeviceName, FdbConfig, ForwardKeyText, Listen, MacAddress, NatChange, NetworkName, PortConfig, Protocol, Vlan,
+    },
     daemon::Switch,
     error::{Error, Result},
 };
@@ -28,7 +30,7 @@ pub fn router(switch: Arc<Switch>) -> Router {
         .route("/v1/show", get(show))
         .route("/v1/stats", get(stats))
         .route("/v1/networks", get(list_networks).post(add_network))
-        .route("/v1/networks/{name}", get(show_network).delete(delete_network))
+        .route("/v1/networks/{name}", get(show_network).patch(set_network).delete(delete_network))
         .route("/v1/ports", get(list_ports))
         .route("/v1/ports/{device}", get(show_port))
         .route("/v1/networks/{name}/ports", post(add_port))
@@ -152,6 +154,11 @@ async fn add_network(State(switch): Daemon, Body(request): Body<NetworkRequest>)
 
 async fn show_network(State(switch): Daemon, Path(name): Path<String>) -> Answer<super::types::NetworkDetail> {
     Ok(Json(switch.network(&word(&name)?).await?))
+}
+
+async fn set_network(State(switch): Daemon, Path(name): Path<String>, Body(change): Body<NatChange>) -> Answer<Done> {
+    let name: NetworkName = word(&name)?;
+    change!(switch, set_network(&name, change))
 }
 
 async fn delete_network(State(switch): Daemon, Path(name): Path<String>) -> Answer<Done> {

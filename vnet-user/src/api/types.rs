@@ -7,7 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DeviceName, Listen, MacAddress, Mode, NetworkName, Protocol, Subnet, Target};
+use crate::config::{
+    DeviceName, Listen, MacAddress, Mode, NatChange, NatConfig, NetworkName, Protocol, Subnet, Target,
+};
 
 /// A refusal or failure, one line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub struct NetworkRequest {
     pub subnets: Vec<Subnet>,
     #[serde(default)]
     pub gateways: Vec<Ipv4Addr>,
+    /// Settings that are not the defaults.
+    #[serde(default)]
+    pub nat: NatChange,
 }
 
 /// One row of `network list`.
@@ -59,8 +64,9 @@ pub struct NetworkDetail {
     pub subnets: Vec<Subnet>,
     /// The host's own leg; none in bridge and isolated mode.
     pub gateway: Option<Gateway>,
-    /// Outside ports that guests' connections are translated to; none where nothing is translated.
-    pub snat_ports: Option<String>,
+    /// Every setting; timeouts in seconds. None where nothing is translated or forwarded. A routed network
+    /// has those that concern forwards, the others stay at their defaults.
+    pub nat: Option<NatConfig>,
     pub ports: Vec<Port>,
     pub forwards: usize,
     pub fdb_entries: usize,

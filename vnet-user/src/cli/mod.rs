@@ -4,6 +4,7 @@ mod conntrack;
 mod daemon;
 mod fdb;
 mod forward;
+mod nat;
 mod network;
 mod output;
 mod port;
@@ -61,7 +62,7 @@ Examples:
 enum Command {
     /// Run the daemon, in the foreground, on the network namespace that it is started in
     Daemon(daemon::DaemonArgs),
-    /// Networks: add, del, list, show
+    /// Networks: add, set, del, list, show
     #[command(subcommand, visible_alias = "net")]
     Network(network::NetworkCommand),
     /// Ports, the devices on a network: add, del, list, show
@@ -121,6 +122,9 @@ mod tests {
             "vnet daemon --state-dir /tmp/state",
             "vnet network add default --mode nat --uplink eth0 --uplink eth1 --subnet 192.168.122.0/24",
             "vnet network add lab --mode host-only --subnet 10.0.0.0/24 --gateway 10.0.0.254",
+            "vnet network add office --mode nat --subnet 10.1.0.0/24 --snat-address 192.0.2.16-192.0.2.31 \
+             --snat-ports 1024-65535 --mapping endpoint-dependent --filtering address-port",
+            "vnet network set default udp-timeout 30s guest-rate off",
             "vnet network list --json",
             "vnet --json --socket /tmp/x network show default",
             "vnet port add default tap0 --accel tc --mac 52:54:00:12:34:56 --ip 192.168.122.10 --ip 192.168.122.11",

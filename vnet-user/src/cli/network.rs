@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Done,
+    nat::{self, SetArgs},
     output::{Output, facts, list, table},
     port,
 };
@@ -20,6 +21,8 @@ use crate::{
 pub(super) enum NetworkCommand {
     /// Add a network
     Add(AddArgs),
+    /// Change settings of a network's translation, at once and without touching its connections
+    Set(SetArgs),
     /// Delete a network with its ports, forwards and connections
     Del { name: String },
     /// List networks
@@ -33,6 +36,8 @@ pub(super) enum NetworkCommand {
 #[command(after_help = "\
 Examples:
   vnet network add default --mode nat --uplink eth0 --subnet 192.168.122.0/24
+  vnet network add office --mode nat --uplink eth0 --subnet 10.1.0.0/24 \\
+      --snat-address 192.0.2.16-192.0.2.31 --snat-ports 1024-65535 --filtering address-port
   vnet network add lan --mode bridge --uplink eth1
   vnet network add lab --mode host-only --subnet 10.0.0.0/24 --gateway 10.0.0.254")]
 pub(super) struct AddArgs {
@@ -50,12 +55,15 @@ pub(super) struct AddArgs {
     /// The gateway's address, where it is not the first of its subnet; one a subnet
     #[arg(long = "gateway", value_name = "ADDR")]
     gateways: Vec<String>,
+    #[command(flatten)]
+    nat: nat::NatArgs,
 }
 
 impl NetworkCommand {
     pub(super) async fn run(self, client: &Client, output: Output) -> Result<()> {
         match self {
             Self::Add(args) => args.run(client).await,
+            Self::Set(args) => args.run(client).await,
             Self::Del { name } => {
                 let name: NetworkName = name.parse()?;
                 client.delete::<Done>(&path(&name)).await.map(drop)
@@ -81,12 +89,13 @@ impl AddArgs {
             uplinks: self.uplinks.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             subnets: self.subnets.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             gateways: self.gateways.iter().map(|text| parse_ipv4(text)).collect::<Result<_, _>>()?,
+            nat: self.nat.change()?,
         };
         client.post::<Done>("/v1/networks", &request).await.map(drop)
     }
 }
 
-fn path(name: &NetworkName) -> String {
+pub(super) fn path(name: &NetworkName) -> String {
     format!("/v1/networks/{}", escape(name.as_str()))
 }
 
@@ -115,16 +124,15 @@ fn network_text(network: &NetworkDetail) -> String {
         ("Gateway", network.gateway.as_ref().map_or_else(|| "-".into(), gateway_text)),
         ("Uplinks", list(&network.uplinks)),
     ];
-    if let Some(ports) = &network.snat_ports {
-        pairs.push(("Translates to", format!("ports {ports}")));
-    }
     pairs.extend([
         ("Forwards", network.forwards.to_string()),
         ("MAC addresses", network.fdb_entries.to_string()),
         ("Connections", network.connections.to_string()),
     ]);
     pairs.extend(network.warnings.iter().map(|warning| ("Warning", warning.clone())));
-    format!("{}\n\n{}", facts(pairs), port::port_table(&network.ports))
+    let settings = network.nat.as_ref().map(|nat| nat::settings_table(network.mode, nat));
+    let ports = port::port_table(&network.ports);
+    [Some(facts(pairs)), settings, Some(ports)].into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }
 
 fn gateway_text(gateway: &Gateway) -> String {

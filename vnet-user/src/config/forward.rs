@@ -59,6 +59,9 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// The dynamic ports of RFC 6335 section 6.
+    pub const DYNAMIC: Self = Self { first: 49152, last: 65535 };
+
     pub fn first(self) -> u16 {
         self.first
     }

@@ -2,8 +2,11 @@
 //! that will be applied and exported), made of words that were checked when they were read.
 
 mod address;
+mod external;
 mod forward;
 mod name;
+mod nat;
+mod setting;
 mod subnet;
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
@@ -13,13 +16,13 @@ use vnet_common::config::NetworkMode;
 
 pub use self::{
     address::{MacAddress, Vlan, parse_ipv4},
+    external::{AddressPool, SnatAddress, SnatPorts},
     forward::{ForwardConfig, ForwardKeyText, Listen, PortRange, Protocol, Target},
     name::{DeviceName, NetworkName},
+    nat::{Filtering, Mapping, NatChange, NatConfig},
+    setting::{Limit, OnOff, Span},
     subnet::Subnet,
 };
-
-/// Ports that SNAT takes on the outside, unless the user says otherwise.
-pub const SNAT_PORTS: (u16, u16) = (49152, 65535);
 
 /// Everything the user asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ pub struct NetworkConfig {
     /// Guests keep the gateway's MAC in their ARP tables, so it outlives the daemon and the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_mac: Option<MacAddress>,
+    #[serde(default, skip_serializing_if = "NatConfig::is_default", serialize_with = "NatConfig::serialize_changes")]
+    pub nat: NatConfig,
     #[serde(default, rename = "port", skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortConfig>,
     #[serde(default, rename = "forward", skip_serializing_if = "Vec::is_empty")]
@@ -164,6 +169,11 @@ impl Config {
         self.networks.iter().flat_map(|(name, network)| network.ports.iter().map(move |port| (name, network, port)))
     }
 
+    /// Every network that translates.
+    pub fn translating(&self) -> impl Iterator<Item = (&NetworkName, &NetworkConfig)> {
+        self.networks.iter().filter(|(_, network)| network.mode == Mode::Nat)
+    }
+
     /// Every forward with its network.
     pub fn forwards(&self) -> impl Iterator<Item = (&NetworkName, &ForwardConfig)> {
         self.networks.iter().flat_map(|(name, network)| network.forwards.iter().map(move |forward| (name, forward)))
@@ -177,6 +187,7 @@ impl NetworkConfig {
             subnets: Vec::new(),
             gateways: Vec::new(),
             gateway_mac: None,
+            nat: NatConfig::default(),
             ports: Vec::new(),
             forwards: Vec::new(),
             fdb: Vec::new(),

@@ -5,6 +5,7 @@ mod follow;
 mod socket;
 mod switch;
 mod views;
+mod warnings;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -9,11 +9,14 @@ use vnet_common::fdb::{FdbKey, FdbKind};
 use crate::{
     Refusal,
     api::types::{ForwardRequest, NetworkRequest},
-    config::{Config, DeviceName, FdbConfig, ForwardConfig, ForwardKeyText, MacAddress, NetworkName, PortConfig, Vlan},
+    config::{
+        Config, DeviceName, FdbConfig, ForwardConfig, ForwardKeyText, MacAddress, NatChange, NetworkName, PortConfig,
+        Vlan,
+    },
     datapath::Tables,
     edit,
     error::Result,
-    host::sockets,
+    host::{HostPorts, sockets},
     netlink::{Host, Netlink},
     reconcile::Reconciler,
     state::{Runtime, StateDir},
@@ -81,7 +84,13 @@ impl Switch {
 
     pub async fn add_network(&self, request: NetworkRequest) -> Result<()> {
         let mac = MacAddress::of_gateway(&request.name);
-        self.change(|config, host| edit::add_network(config, host, request, mac)).await
+        let ports = HostPorts::read()?;
+        self.change(|config, host| edit::add_network(config, host, &ports, request, mac)).await
+    }
+
+    pub async fn set_network(&self, name: &NetworkName, change: NatChange) -> Result<()> {
+        let ports = HostPorts::read()?;
+        self.change(|config, host| edit::set_network(config, host, &ports, name, &change)).await
     }
 
     pub async fn delete_network(&self, name: &NetworkName) -> Result<()> {

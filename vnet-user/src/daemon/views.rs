@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use vnet_common::{DropReason, fdb::FdbKind, stats::VportStats, vport::VportId};
 
-use super::Switch;
+use super::{Switch, warnings::warnings};
 use crate::{
     Refusal,
     api::types::{
         Counters, Drops, FdbEntry, Forward, Gateway, Network, NetworkDetail, Port, PortDetail, PortState, Role, Stats,
         Table,
     },
-    config::{DeviceName, Mode, NetworkConfig, NetworkName, PortConfig, SNAT_PORTS},
+    config::{DeviceName, NetworkConfig, NetworkName, PortConfig},
     datapath::TableFill,
     error::Result,
     netlink::{Host, Link},
@@ -63,7 +63,7 @@ impl Switch {
                 uplinks: uplinks(network),
                 subnets: network.subnets.clone(),
                 gateway: gateway(name, network),
-                snat_ports: (network.mode == Mode::Nat).then(|| format!("{}-{}", SNAT_PORTS.0, SNAT_PORTS.1)),
+                nat: network.mode.is_routed_outside().then(|| network.nat.clone()),
                 ports: ports.extract_if(.., |port| port.network == *name).collect(),
                 forwards: network.forwards.len(),
                 fdb_entries: id.map_or(Ok(0), |id| self.tables().fdb(Some(id)).map(|rows| rows.len()))?,
@@ -200,35 +200,6 @@ fn gateway(name: &NetworkName, network: &NetworkConfig) -> Option<Gateway> {
     let addresses = network.gateway_addresses();
     let addresses = addresses.map(|(address, subnet)| format!("{address}/{}", subnet.net().prefix_len()));
     Some(Gateway { device: name.gateway_device(), mac, addresses: addresses.collect() })
-}
-
-/// What the user should know, though nothing is refused for it.
-fn warnings(network: &NetworkConfig, host: &Host) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let routes = network.mode.is_routed_outside();
-    if routes && !network.ports.iter().any(|port| port.uplink) {
-        warnings.push("no uplink: guests cannot leave; 'vnet port add NETWORK DEVICE --uplink'".into());
-    }
-    for port in &network.ports {
-        let device = &port.device;
-        let Some(link) = host.link(device.as_str()) else {
-            warnings.push(format!("{device} is absent: it joins when it comes"));
-            continue;
-        };
-        if port.uplink && !link.has_carrier {
-            warnings.push(format!("uplink {device} has no carrier"));
-        }
-        if port.uplink && network.mode == Mode::Nat && host.primary_ipv4(link.ifindex).is_none() {
-            warnings.push(format!("uplink {device} has no IPv4 address: nothing can be translated there"));
-        }
-    }
-    let listens = network.forwards.iter().filter_map(|forward| forward.listen.address);
-    for address in listens.collect::<std::collections::BTreeSet<_>>() {
-        if !host.addresses.iter().any(|there| there.address == address) {
-            warnings.push(format!("forwards listen on {address}, which is no address of this host now"));
-        }
-    }
-    warnings
 }
 
 fn port_state(link: Option<&Link>) -> PortState {

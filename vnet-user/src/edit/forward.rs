@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::{
     Refusal,
-    config::{Config, ForwardConfig, ForwardKeyText, NetworkConfig, NetworkName, SNAT_PORTS},
+    config::{Config, ForwardConfig, ForwardKeyText, NetworkConfig, NetworkName},
     host::sockets::Socket,
 };
 
@@ -80,17 +80,19 @@ fn check_listen_free(config: &Config, sockets: &[Socket], wanted: &ForwardKeyTex
             return Err(Refusal::ListenTakenByForward { wanted, taken, network });
         }
     }
-    let (first, last) = SNAT_PORTS;
-    let translating = config.networks.iter().find(|(_, network)| network.mode == crate::config::Mode::Nat);
-    if let Some((network, _)) = translating.filter(|_| wanted.listen.ports.overlaps(first, last)) {
-        return Err(Refusal::ListenTakenBySnat { wanted: *wanted, network: network.clone(), first, last });
+    for (network, translating) in config.translating() {
+        let (ports, address) = (translating.nat.snat_ports.range(), translating.nat.snat_address);
+        let (first, last) = (ports.first(), ports.last());
+        if wanted.listen.ports.overlaps(first, last) && address.may_be(wanted.listen.address) {
+            return Err(Refusal::ListenTakenBySnat { wanted: *wanted, network: network.clone(), first, last });
+        }
     }
     let hit = |socket: &&Socket| {
         let same = socket.protocol == wanted.protocol && wanted.listen.ports.contains(socket.port);
         same && socket.is_hit_by(wanted.listen.address)
     };
     match sockets.iter().find(hit) {
-        Some(&Socket { protocol, port, address }) => {
+        Some(&Socket { protocol, port, address, .. }) => {
             Err(Refusal::ListenTakenBySocket { protocol: protocol.name(), port, address })
         }
         None => Ok(()),

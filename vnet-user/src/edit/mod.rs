@@ -3,6 +3,7 @@
 
 mod fdb;
 mod forward;
+mod nat;
 mod network;
 mod port;
 mod whole;
@@ -10,6 +11,7 @@ mod whole;
 pub use self::{
     fdb::{add_fdb_entry, delete_fdb_entry},
     forward::{add_forward, delete_forward},
+    nat::set_network,
     network::{add_network, delete_network},
     port::{add_port, delete_port},
     whole::check_whole,

@@ -5,11 +5,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vnet_common::config::MAX_GATEWAY_ADDRESSES;
 
-use super::add_port;
+use super::{
+    add_port,
+    nat::{check_external, check_pools_among_guests},
+};
 use crate::{
     Refusal,
     api::types::NetworkRequest,
-    config::{Config, MacAddress, Mode, NetworkConfig, NetworkName, PortConfig, SNAT_PORTS, Subnet},
+    config::{Config, MacAddress, Mode, NatConfig, NetworkConfig, NetworkName, PortConfig, Subnet},
+    host::HostPorts,
     netlink::Host,
 };
 
@@ -17,18 +21,20 @@ use crate::{
 /// into), not "this range is in use".
 const DEFAULT_ROUTE_PREFIX: u8 = 7;
 
-/// Adds a network; `gateway_mac` is used where the mode has a gateway.
+/// Adds a network; `ports` are the host's own, `gateway_mac` is used where the mode has a gateway.
 pub fn add_network(
     config: &mut Config,
     host: &Host,
+    ports: &HostPorts,
     request: NetworkRequest,
     gateway_mac: MacAddress,
 ) -> Result<(), Refusal> {
-    let NetworkRequest { name, mode, uplinks, subnets, gateways } = request;
+    let NetworkRequest { name, mode, uplinks, subnets, gateways, nat } = request;
     if config.networks.contains_key(&name) {
         return Err(Refusal::NetworkExists(name));
     }
     let network = NetworkConfig {
+        nat: nat.apply(&NatConfig::default(), &name, mode)?,
         subnets,
         gateways,
         gateway_mac: mode.has_gateway().then_some(gateway_mac),
@@ -39,11 +45,12 @@ pub fn add_network(
     for subnet in &network.subnets {
         check_free(config, host, &name, subnet)?;
     }
-    if mode == Mode::Nat {
-        check_snat_ports(config)?;
-    }
     let mut next = config.clone();
     next.networks.insert(name.clone(), network);
+    check_pools_among_guests(&next)?;
+    if mode == Mode::Nat {
+        check_external(&next, host, ports, &name)?;
+    }
     for device in uplinks {
         let port = PortConfig { device, uplink: true, accel: Default::default(), mac: None, addresses: Vec::new() };
         add_port(&mut next, host, &name, port)?;
@@ -89,17 +96,6 @@ fn check_gateways(network: &NetworkConfig) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// No forward of another network listens where this one translates.
-fn check_snat_ports(config: &Config) -> Result<(), Refusal> {
-    let (first, last) = SNAT_PORTS;
-    match config.forwards().find(|(_, forward)| forward.listen.ports.overlaps(first, last)) {
-        Some((network, forward)) => {
-            Err(Refusal::SnatTakenByForward { taken: forward.key(), network: network.clone(), first, last })
-        }
-        None => Ok(()),
-    }
 }
 
 /// Nobody else uses the subnet: no other network, no address and no route of the host.

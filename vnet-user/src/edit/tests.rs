@@ -4,8 +4,10 @@ use super::*;
 use crate::{
     Refusal,
     api::types::NetworkRequest,
-    config::{Accel, Config, FdbConfig, ForwardConfig, ForwardKeyText, MacAddress, PortConfig, Protocol, Vlan},
-    host::sockets::Socket,
+    config::{
+        Accel, Config, FdbConfig, ForwardConfig, ForwardKeyText, MacAddress, NatChange, PortConfig, Protocol, Vlan,
+    },
+    host::{HostPorts, sockets::Socket},
     netlink::{Address, Host, Link, Route},
 };
 
@@ -35,11 +37,25 @@ fn host() -> Host {
     host
 }
 
+fn settings(pairs: &[(&str, Option<&str>)]) -> NatChange {
+    let mut change = NatChange::default();
+    for (key, value) in pairs {
+        value.map_or(Ok(()), |value| change.add(key, value)).unwrap();
+    }
+    change
+}
+
 /// One command as the daemon gets it.
 fn run(config: &mut Config, line: &str) -> Result<(), Refusal> {
     let host = host();
-    let sockets = [("0.0.0.0", 22), ("127.0.0.1", 8081), ("198.51.100.2", 8082)]
-        .map(|(address, port): (&str, _)| Socket { protocol: Protocol::Tcp, address: address.parse().unwrap(), port });
+    let bound = [("0.0.0.0", 22), ("0.0.0.0", 33333), ("127.0.0.1", 8081), ("198.51.100.2", 8082)];
+    let sockets = bound.map(|(address, port): (&str, _)| Socket {
+        protocol: Protocol::Tcp,
+        address: address.parse().unwrap(),
+        port,
+        is_listening: true,
+    });
+    let ports = HostPorts { sockets: sockets.to_vec(), ephemeral: (32768, 60999) };
     let words: Vec<&str> = line.split_whitespace().collect();
     let option = |name: &str| words.iter().position(|word| *word == name).map(|at| words[at + 1]);
     let name = words[2].parse()?;
@@ -54,8 +70,16 @@ fn run(config: &mut Config, line: &str) -> Result<(), Refusal> {
                 uplinks: option("--uplink").map(str::parse).transpose()?.into_iter().collect(),
                 subnets: subnets.transpose()?.unwrap_or_default(),
                 gateways: gateways.unwrap_or_default(),
+                nat: settings(
+                    &["mapping", "filtering", "snat-address", "snat-ports"]
+                        .map(|key| (key, option(&format!("--{key}")))),
+                ),
             };
-            add_network(config, &host, request, MacAddress::locally_administered([1; 6]))
+            add_network(config, &host, &ports, request, MacAddress::locally_administered([1; 6]))
+        }
+        ("network", "set") => {
+            let pairs: Vec<_> = words[3..].as_chunks::<2>().0.iter().map(|[key, value]| (*key, Some(*value))).collect();
+            set_network(config, &host, &ports, &name, &settings(&pairs))
         }
         ("network", "del") => delete_network(config, &name),
         ("port", "add") => {
@@ -86,12 +110,13 @@ fn run(config: &mut Config, line: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Two networks, ports, a forward.
-const SETTING: [&str; 9] = [
+/// Networks, ports, forwards.
+const SETTING: [&str; 10] = [
     "network add default nat --subnet 10.0.0.0/24,10.0.2.0/24 --uplink eth0",
     "network add lab host-only --subnet 10.0.1.0/24 --gateway 10.0.1.254",
     "network add lan bridge",
     "network add routed routed --subnet 10.0.3.0/24",
+    "network add pooled nat --subnet 10.0.5.0/24 --snat-address 203.0.113.16-203.0.113.31",
     "port add default tap0 --mac 52:54:00:00:00:01 --ip 10.0.0.10",
     "port add lan eth1 --uplink",
     "forward add default tcp 8000-8010 10.0.0.10",
@@ -132,6 +157,14 @@ fn what_is_fine_is_done() {
         "fdb add default 52:54:00:00:00:02 tap0 --vlan 10",
         "network add vpn isolated",
         "port add vpn tap1",
+        // Networks share the uplink's ports, a pool can be shared out by ports, and on addresses that the host does
+        // not carry neither its sockets nor its own connections are in the way.
+        "network add second nat --subnet 10.6.0.0/24",
+        "network set pooled snat-ports 60000-65535",
+        "network add third nat --subnet 10.7.0.0/24 --snat-address 203.0.113.16 --snat-ports 50000-59999",
+        "network add fourth nat --subnet 10.8.0.0/24 --snat-address 192.0.2.200 --snat-ports 9000-65535",
+        "network set default snat-ports 20000-29999 udp-timeout 30s filtering endpoint-independent",
+        "network set routed udp-timeout 2s",
     ] {
         run(&mut config, line).unwrap_or_else(|refusal| panic!("{line}: {refusal}"));
     }
@@ -160,6 +193,30 @@ fn a_network_has_room_for_so_many_ports_and_uplinks() {
     let network = config.networks.get_mut("default").unwrap();
     network.ports.extend(many(1023 - network.ports.len(), false));
     assert_eq!(run(&mut config, "port add default br0").unwrap_err(), Refusal::TooManyPorts { most: 1023 });
+}
+
+#[test]
+fn a_forward_may_listen_beside_a_pool_and_not_within() {
+    let mut config = Config::default();
+    run(&mut config, "network add x nat --subnet 10.9.0.0/24 --snat-address 192.0.2.4-192.0.2.7").unwrap();
+    run(&mut config, "forward add x tcp 192.0.2.8:50000 10.9.0.2").unwrap();
+    for listen in ["192.0.2.7:50000", "50001"] {
+        let refusal = run(&mut config, &format!("forward add x tcp {listen} 10.9.0.2")).unwrap_err().to_string();
+        assert!(refusal.ends_with("overlaps ports 49152-65535, which network 'x' translates with: listen below 49152"));
+    }
+    let refusal = run(&mut config, "network set x snat-address uplink").unwrap_err();
+    assert!(matches!(refusal, Refusal::SnatTakenByForward { .. }), "{refusal}");
+}
+
+#[test]
+fn a_socket_that_came_later_is_in_the_way_of_no_other_setting() {
+    let mut config = setting();
+    // Taken before anybody listened on 33333.
+    config.networks.get_mut("default").unwrap().nat.snat_ports = "33000-34000".parse().unwrap();
+    run(&mut config, "network set default udp-timeout 30s").unwrap();
+    let refusal = run(&mut config, "network set default snat-ports 33000-34001").unwrap_err();
+    assert!(matches!(refusal, Refusal::SnatTakenBySocket { port: 33333, .. }), "{refusal}");
+    assert_eq!(check_whole(&config, |_| MacAddress::locally_administered([1; 6])).unwrap(), config);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::{
     Refusal,
     api::types::NetworkRequest,
     config::{Config, MacAddress, NetworkName},
+    host::HostPorts,
     netlink::{Host, Link},
 };
 
@@ -20,8 +21,15 @@ pub fn check_whole(config: &Config, gateway_mac: impl Fn(&NetworkName) -> MacAdd
             uplinks: Vec::new(),
             subnets: network.subnets.clone(),
             gateways: network.gateways.clone(),
+            nat: network.nat.changes()?,
         };
-        add_network(&mut built, &host, request, network.gateway_mac.unwrap_or_else(|| gateway_mac(name)))?;
+        add_network(
+            &mut built,
+            &host,
+            &HostPorts::default(),
+            request,
+            network.gateway_mac.unwrap_or_else(|| gateway_mac(name)),
+        )?;
         for port in &network.ports {
             add_port(&mut built, &host, name, port.clone())?;
         }

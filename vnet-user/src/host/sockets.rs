@@ -1,4 +1,4 @@
-//! Sockets of the host that a forward would take packets from.
+//! Sockets of the host that forwards and translation would take packets from.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -16,11 +16,15 @@ pub struct Socket {
     pub protocol: Protocol,
     pub address: IpAddr,
     pub port: u16,
+    /// Anybody may send to it: a TCP listener, or a UDP socket without a peer.
+    pub is_listening: bool,
 }
 
-/// TCP states in `/proc/net/tcp` in which nothing is lost any more (`include/net/tcp_states.h`).
+/// States in `/proc/net/tcp` (`include/net/tcp_states.h`). In the first two a TCP socket loses nothing any
+/// more; UDP sockets have `CLOSE` until they have a peer.
 const TIME_WAIT: &str = "06";
 const CLOSE: &str = "07";
+const LISTEN: &str = "0A";
 
 /// Every bound socket of the protocol in this network namespace.
 pub fn bound(protocol: Protocol) -> Result<Vec<Socket>> {
@@ -60,7 +64,8 @@ fn parse_line(line: &str, protocol: Protocol, is_v6: bool) -> Option<Socket> {
     } else {
         IpAddr::V4(Ipv4Addr::from(word(0)?))
     };
-    (port != 0).then_some(Socket { protocol, address, port })
+    let is_listening = state == if protocol == Protocol::Tcp { LISTEN } else { CLOSE };
+    (port != 0).then_some(Socket { protocol, address, port, is_listening })
 }
 
 impl Socket {
@@ -101,9 +106,20 @@ mod tests {
         ];
         for (line, is_v6, expected) in cases {
             let socket = parse_line(line, Protocol::Tcp, is_v6);
+            assert_eq!(
+                socket.is_some_and(|socket| socket.is_listening),
+                line.ends_with(" 0A") || line.contains(" 0A ")
+            );
             let expected = expected.map(|(address, port)| (address.parse::<IpAddr>().unwrap(), port));
             assert_eq!(socket.map(|socket| (socket.address, socket.port)), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_udp_socket_without_a_peer_listens() {
+        let line = |state: &str| format!("   1: 00000000:C000 00000000:0000 {state} 00000000:00000000");
+        let is_listening = |state| parse_line(&line(state), Protocol::Udp, false).unwrap().is_listening;
+        assert!(is_listening("07") && !is_listening("01"));
     }
 
     #[test]
@@ -119,7 +135,8 @@ mod tests {
             ("2001:db8::1", None, false),
         ];
         for (address, listen, hit) in cases {
-            let socket = Socket { protocol: Protocol::Tcp, address: address.parse().unwrap(), port: 80 };
+            let socket =
+                Socket { protocol: Protocol::Tcp, address: address.parse().unwrap(), port: 80, is_listening: true };
             assert_eq!(socket.is_hit_by(listen.map(|l| l.parse().unwrap())), hit, "{address} {listen:?}");
         }
     }

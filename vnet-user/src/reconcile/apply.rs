@@ -1,10 +1,13 @@
 //! Takes steps.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
 
 use vnet_common::{
     Be16, Ip,
-    config::{NetworkId, SubnetKey},
+    config::{NatPolicy, NetworkId, SubnetKey},
     fdb::FdbKind,
     forward::ForwardKey,
 };
@@ -152,18 +155,35 @@ fn write(tables: &Tables, step: &Step) -> Result<()> {
     Ok(())
 }
 
-/// Ends the connections of these networks whose outside address is none of the host's any more, and frees
-/// the bindings that held it.
+/// Ends the connections of these networks whose outside address is none of theirs any more, and frees the
+/// bindings that held it.
 fn end_stranded(tables: &Tables, networks: &BTreeSet<NetworkId>) -> Result<()> {
-    let locals: HashSet<Ip> = tables.locals()?.into_iter().map(|(address, _)| address).collect();
+    let outside = Outside {
+        locals: tables.locals()?.into_iter().map(|(address, _)| address.into()).collect(),
+        pools: tables.networks()?.into_iter().map(|(id, settings)| (id, settings.nat)).collect(),
+    };
     tables.flush_connections(|connection| {
-        let outside = if connection.forwarded { connection.original.dst } else { connection.reply.dst };
-        networks.contains(&connection.network) && !locals.contains(&Ip::from(outside))
+        let address = if connection.forwarded { connection.original.dst } else { connection.reply.dst };
+        networks.contains(&connection.network) && !outside.has(connection.network, address)
     })?;
     for network in networks {
         tables.flush_bindings(*network)?;
     }
     Ok(())
+}
+
+/// The addresses that connections have on the outside: the host's own, and the networks' pools.
+struct Outside {
+    locals: HashSet<IpAddr>,
+    pools: HashMap<NetworkId, NatPolicy>,
+}
+
+impl Outside {
+    fn has(&self, network: NetworkId, address: IpAddr) -> bool {
+        let in_pool =
+            |nat: &NatPolicy| (IpAddr::from(nat.first_address)..=IpAddr::from(nat.last_address)).contains(&address);
+        self.locals.contains(&address) || self.pools.get(&network).is_some_and(in_pool)
+    }
 }
 
 /// Ends the connections that came in through these forwards.
@@ -175,4 +195,24 @@ fn end_forwarded(tables: &Tables, keys: &[ForwardKey]) -> Result<()> {
         connection.forwarded && [Ip::from(to.dst), Ip::UNSPECIFIED].into_iter().any(|a| keys.contains(&key(a)))
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_pool_is_as_good_as_one_of_the_host() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let [first_address, last_address] = ["192.0.2.16", "192.0.2.31"].map(|text| Ip::from(address(text)));
+        let pool = NatPolicy { first_address, last_address, ..NatPolicy::new(1024, 65535) };
+        let outside = Outside {
+            locals: [address("198.51.100.2")].into(),
+            pools: [(1, pool), (2, NatPolicy::new(1024, 65535))].into(),
+        };
+        for text in ["198.51.100.2", "192.0.2.16", "192.0.2.31"] {
+            assert!(outside.has(1, address(text)), "{text}");
+        }
+        assert!(!outside.has(1, address("192.0.2.32")) && !outside.has(2, address("192.0.2.16")));
+    }
 }

@@ -104,11 +104,16 @@ fn change(present: &Picture, wanted: &Picture, steps: &mut Vec<Step>) {
     if present.routed_subnets != wanted.routed_subnets {
         steps.push(Step::SetRoutedSubnets(wanted.routed_subnets.clone()));
     }
-    if present.reserved_ports != wanted.reserved_ports {
-        steps.push(Step::ReservePorts(wanted.reserved_ports.clone()));
+    // Ports are reserved before a network takes them, and given back after it has left them.
+    let reserved = present.reserved_ports.union(&wanted.reserved_ports);
+    if reserved != present.reserved_ports {
+        steps.push(Step::ReservePorts(reserved.clone()));
     }
     let gone: BTreeSet<VportId> = present.vports.keys().copied().filter(|id| !wanted.vports.contains_key(id)).collect();
     change_networks(present, wanted, &moved, &gone, steps);
+    if reserved != wanted.reserved_ports {
+        steps.push(Step::ReservePorts(wanted.reserved_ports.clone()));
+    }
     let stranded: BTreeSet<NetworkId> = moved
         .iter()
         .filter(|id| has_new_address(present.vports.get(id), wanted.vports.get(id)))

@@ -196,6 +196,30 @@ fn one_change_touches_nothing_else() {
 }
 
 #[test]
+fn a_change_of_settings_is_one_step_within_reserved_ports() {
+    let mut world = World::new();
+    let before = world.wanted();
+    let default = world.network("default");
+    let nat = &mut world.config.networks.get_mut("default").unwrap().nat;
+    nat.udp_timeout = "2s".parse().unwrap();
+    let after = world.wanted();
+    assert_eq!(after.networks[&default].timeouts.udp, 2);
+    assert_eq!(plan(&before, &after), [Step::SetNetwork(default, after.networks[&default].clone())]);
+
+    world.config.networks.get_mut("default").unwrap().nat.snat_ports = "20000-20009".parse().unwrap();
+    let moved = world.wanted();
+    assert_eq!(moved.reserved_ports.to_string(), "20000-20009,40000");
+    assert_eq!(
+        plan(&after, &moved),
+        [
+            Step::ReservePorts("20000-20009,40000,49152-65535".parse().unwrap()),
+            Step::SetNetwork(default, moved.networks[&default].clone()),
+            Step::ReservePorts(moved.reserved_ports.clone()),
+        ]
+    );
+}
+
+#[test]
 fn a_device_that_comes_back_under_another_index_keeps_its_vport() {
     let mut world = World::new();
     let before = world.wanted();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vnet_common::{
     Be16, Ip, Mac,
-    config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NatPolicy, NetworkId, OUTSIDE, Subnet, Timeouts},
+    config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NetworkId, OUTSIDE, Subnet},
     fdb::{FdbKey, FdbKind},
     forward::{ForwardEntry, ForwardKey},
     vport::{PEER_ELSEWHERE, UNTAGGED, VportEntry, VportId, VportRole},
@@ -12,8 +12,9 @@ use vnet_common::{
 
 use super::{Picture, UNTRANSLATED};
 use crate::{
-    config::{Config, DeviceName, Mode, NetworkConfig, NetworkName, PortConfig, SNAT_PORTS},
+    config::{Config, DeviceName, Mode, NetworkConfig, NetworkName, PortConfig},
     datapath::{Hook, NetworkSettings},
+    host::reserved_ports,
     netlink::{Host, Link},
     state::{HostSetting, Runtime},
 };
@@ -35,21 +36,8 @@ impl Picture {
         for address in &host.addresses {
             picture.locals.entry(Ip::from(address.address)).or_insert(address.ifindex);
         }
-        picture.reserve_ports(config, ephemeral);
+        picture.reserved_ports = reserved_ports(config, host, ephemeral);
         picture
-    }
-
-    /// The host leaves alone what SNAT and forwards use.
-    fn reserve_ports(&mut self, config: &Config, (first, last): (u16, u16)) {
-        if config.networks.values().any(|network| network.mode == Mode::Nat) {
-            self.reserved_ports.insert_range(SNAT_PORTS.0, SNAT_PORTS.1);
-        }
-        for (_, forward) in config.forwards() {
-            let ports = forward.listen.ports;
-            if ports.overlaps(first, last) {
-                self.reserved_ports.insert_range(ports.first().max(first), ports.last().min(last));
-            }
-        }
     }
 }
 
@@ -189,15 +177,18 @@ impl Builder<'_> {
         }
         let mut uplinks = [0; MAX_UPLINKS];
         uplinks.iter_mut().zip(members).for_each(|(slot, id)| *slot = *id);
-        let (first_port, last_port) = if self.network.mode == Mode::Nat { SNAT_PORTS } else { UNTRANSLATED };
+        let mut nat = self.network.nat.policy();
+        if self.network.mode != Mode::Nat {
+            (nat.first_port, nat.last_port) = UNTRANSLATED;
+        }
         let settings = NetworkSettings {
             mode: self.network.mode.datapath(),
             gateway_mac: self.network.gateway_mac.map_or(Mac::ZERO, |mac| mac.mac()),
             gateway_vport,
             subnets,
             uplinks,
-            nat: NatPolicy::new(first_port, last_port),
-            timeouts: Timeouts::RFC,
+            nat,
+            timeouts: self.network.nat.timeouts(),
             ageing: AGEING,
         };
         self.picture.networks.insert(self.id, settings);
