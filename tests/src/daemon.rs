@@ -27,6 +27,10 @@ const COMMAND: Duration = Duration::from_secs(30);
 pub struct Daemon {
     host: Namespace,
     directory: PathBuf,
+    /// Whose sockets it looks at; "none" unless the world has processes.
+    cgroup: PathBuf,
+    /// Variables of its environment beside its paths.
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -49,7 +53,18 @@ pub fn binary() -> Result<PathBuf> {
 impl Daemon {
     /// Starts one in the world's host namespace and waits until it answers.
     pub fn start(world: &World) -> Result<Self> {
-        let mut daemon = Self { host: world.host.clone(), directory: world.directory.path().to_owned(), process: None };
+        Self::start_with(world, &[])
+    }
+
+    /// The same with more variables in its environment.
+    pub fn start_with(world: &World, environment: &[(&str, &str)]) -> Result<Self> {
+        let mut daemon = Self {
+            host: world.host.clone(),
+            directory: world.directory.path().to_owned(),
+            cgroup: world.cgroup().unwrap_or(Path::new("none")).to_owned(),
+            environment: environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            process: None,
+        };
         daemon.start_again()?;
         Ok(daemon)
     }
@@ -90,7 +105,11 @@ impl Daemon {
             .env("VNET_STATE_DIR", self.state_directory())
             .env("VNET_RUN_DIR", self.directory.join("run"))
             .env("VNET_PIN_DIR", self.directory.join("bpf"))
-            .env("COLUMNS", "200");
+            // Tests are about connections that vnet has seen begin, unless they say otherwise.
+            .env("VNET_PICK_UP", "0")
+            .env("VNET_CGROUP", &self.cgroup)
+            .env("COLUMNS", "200")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 
@@ -125,6 +144,11 @@ impl Daemon {
     /// Frames that came in on a device and were dropped for a reason.
     pub fn drops(&self, device: &str, reason: &str) -> Result<u64> {
         Ok(self.port(device)?["drops"][reason].as_u64().unwrap_or(0))
+    }
+
+    /// Whose sockets it looks at from its next start on.
+    pub fn set_cgroup(&mut self, cgroup: &Path) {
+        cgroup.clone_into(&mut self.cgroup);
     }
 
     pub fn pid(&self) -> Option<u32> {

@@ -19,6 +19,7 @@ pub const ETHERTYPE_TEST: u16 = 0x88b5;
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +84,7 @@ pub struct Ipv4 {
     pub src: Ipv4Addr,
     pub dst: Ipv4Addr,
     pub protocol: u8,
+    pub tos: u8,
     pub ttl: u8,
     pub id: u16,
     /// Flags and fragment offset as they stand in the header.
@@ -94,7 +96,7 @@ pub struct Ipv4 {
 
 impl Ipv4 {
     pub fn new(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: Vec<u8>) -> Self {
-        Self { src, dst, protocol, ttl: 64, id: 0x1234, fragment: 0, options: Vec::new(), payload }
+        Self { src, dst, protocol, tos: 0, ttl: 64, id: 0x1234, fragment: 0, options: Vec::new(), payload }
     }
 
     pub fn udp(src: SocketAddrV4, dst: SocketAddrV4, payload: &[u8]) -> Self {
@@ -113,6 +115,14 @@ impl Ipv4 {
     pub fn icmp_echo(src: Ipv4Addr, dst: Ipv4Addr, kind: u8, identifier: u16, payload: &[u8]) -> Self {
         let message = [&[kind, 0, 0, 0][..], &identifier.to_be_bytes(), &[0, 7], payload].concat();
         Self::new(src, dst, ICMP, message).with_l4_checksum(2)
+    }
+
+    /// TCP with options (a multiple of four bytes).
+    pub fn tcp_with_options(src: SocketAddrV4, dst: SocketAddrV4, flags: u8, options: &[u8]) -> Self {
+        let words = (5 + options.len() / 4) as u8;
+        let fixed = [0, 0, 0, 1, 0, 0, 0, 2, words << 4, flags, 0x20, 0, 0, 0, 0, 0];
+        let segment = [&ports(src, dst)[..], &fixed, options].concat();
+        Self::new(*src.ip(), *dst.ip(), TCP, segment).with_l4_checksum(16)
     }
 
     pub fn ttl(self, ttl: u8) -> Self {
@@ -149,7 +159,7 @@ impl Ipv4 {
     fn header(&self) -> Vec<u8> {
         let length = 20 + self.options.len();
         let total = (length + self.payload.len()) as u16;
-        let mut header = vec![0x40 | (length / 4) as u8, 0];
+        let mut header = vec![0x40 | (length / 4) as u8, self.tos];
         header.extend(total.to_be_bytes());
         header.extend(self.id.to_be_bytes());
         header.extend(self.fragment.to_be_bytes());

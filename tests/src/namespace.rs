@@ -121,6 +121,16 @@ impl Namespace {
         })
     }
 
+    /// The same, where what is mounted inside is seen too.
+    pub fn enter_mounts<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.enter(|| {
+            // The kernel lets no thread in that shares its directories with others.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(self.inner.mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
+            work()
+        })
+    }
+
     /// Sets a sysctl, named by its path under /proc/sys.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         self.enter(|| std::fs::write(format!("/proc/sys/{name}"), value).with_context(|| format!("sysctl {name}")))

@@ -91,6 +91,11 @@ impl Process {
         [&self.stdout, &self.stderr].iter().any(|file| file.metadata().is_ok_and(|data| data.len() > 0))
     }
 
+    /// What it printed to its standard output so far.
+    pub fn stdout(&self) -> Result<String> {
+        read_all(&self.stdout)
+    }
+
     /// All that it printed so far.
     pub fn printed(&self) -> String {
         let read = |file| read_all(file).unwrap_or_else(|error| format!("({error})"));

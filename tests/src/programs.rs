@@ -7,9 +7,9 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
-use vnet_common::names::program;
+use vnet_common::names::{expiry::Mode, program};
 
-use crate::daemon::target_directory;
+use crate::{daemon::target_directory, maps::pair_sizes};
 
 /// What TC programs answer.
 pub mod tc {
@@ -47,10 +47,13 @@ pub fn object() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Room for connections and bindings in tests: small, as it is cleared for each case.
+const PAIRS: u32 = 1024;
+
 /// Loads everything, with some maps' sizes changed.
 pub fn load(sizes: &[(&str, u32)]) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    for (map, size) in sizes {
+    for (map, size) in pair_sizes(PAIRS, PAIRS).iter().chain(sizes) {
         loader.map_max_entries(map, *size);
     }
     let object = object()?;
@@ -59,7 +62,8 @@ pub fn load(sizes: &[(&str, u32)]) -> Result<Ebpf> {
         match loaded {
             aya::programs::Program::SchedClassifier(loaded) => loaded.load(),
             aya::programs::Program::Xdp(loaded) => loaded.load(),
-            _ => bail!("{name} is neither a TC nor an XDP program"),
+            aya::programs::Program::CgroupSockAddr(loaded) => loaded.load(),
+            _ => bail!("{name} is neither a TC, nor an XDP, nor a socket program"),
         }
         .with_context(|| format!("the kernel refuses {name}"))?;
     }
@@ -103,8 +107,8 @@ where
 }
 
 /// Runs an expiry program on keys: how many it deleted.
-pub fn run_expiry(ebpf: &Ebpf, name: &str, force: bool, keys: &[Vec<u8>]) -> Result<u32> {
-    let words = [u32::try_from(keys.len())?, u32::from(force), 0, 0];
+pub fn run_expiry(ebpf: &Ebpf, name: &str, mode: Mode, keys: &[Vec<u8>]) -> Result<u32> {
+    let words = [u32::try_from(keys.len())?, mode as u32, 0, 0];
     let header: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
     let packet = [header, keys.concat()].concat();
     let loaded: &SchedClassifier = ebpf.program(name).with_context(|| format!("no program {name}"))?.try_into()?;

@@ -11,6 +11,7 @@ use vnet_common::{
     fdb::{FdbEntry, FdbKey, FdbKind},
     forward::{ForwardEntry, ForwardKey},
     names::program,
+    nat::GuestUse,
     stats::VportStats,
     vport::{FloodList, LocalEntry, VportEntry, VportRole},
 };
@@ -81,6 +82,8 @@ pub struct Setup {
     pub learned: Vec<Port>,
     /// Protocol and listening port on an address (none: on all), to a guest's address and port.
     pub forwards: Vec<(u8, Option<Ipv4Addr>, u16, Ipv4Addr, u16)>,
+    /// Ports whose MTU is not 1500.
+    pub mtus: Vec<(Port, u16)>,
 }
 
 impl Default for Setup {
@@ -95,6 +98,7 @@ impl Default for Setup {
             fdb: vec![(GATEWAY_MAC, Port::Gateway, FdbKind::Local)],
             learned: vec![Port::Guest1, Port::Guest2],
             forwards: Vec::new(),
+            mtus: Vec::new(),
         }
     }
 }
@@ -155,16 +159,23 @@ impl Switch {
         maps::Floods::clear(ebpf)?;
         maps::Locals::clear(ebpf)?;
         maps::Forwards::clear(ebpf)?;
-        maps::Flows::clear(ebpf)?;
+        maps::Fragments::clear(ebpf)?;
+        maps::HeldFragments::clear(ebpf)?;
+        maps::Connections::clear(ebpf)?;
         maps::Bindings::clear(ebpf)?;
+        maps::put_settings(ebpf)?;
+        for port in Port::ALL {
+            maps::refill_error_budget(ebpf, port as u32)?;
+        }
         for port in Port::ALL {
             let ifindex = self.ifindexes[port as usize - 1];
             maps::Ifindexes::put(ebpf, ifindex, port as u32)?;
             let mut entry = vport(port, setup);
             entry.ifindex = if setup.absent == Some(port) { 0 } else { ifindex };
-            maps::put_vport(ebpf, port as u32, entry)?;
+            maps::Vports::put(ebpf, port as u32, entry)?;
+            maps::Guests::put(ebpf, port as u32, GuestUse::default())?;
         }
-        maps::put_network(ebpf, NETWORK, network(setup))?;
+        maps::Networks::put(ebpf, NETWORK.into(), network(setup))?;
         let mut list = FloodList { count: u32::try_from(setup.members.len())?, vports: [0; 1024] };
         for (slot, member) in list.vports.iter_mut().zip(&setup.members) {
             *slot = *member as u32;
@@ -184,7 +195,8 @@ impl Switch {
         });
         for (protocol, address, port, target, target_port) in &setup.forwards {
             let address = address.map_or(Ip::UNSPECIFIED, Ip::from);
-            let entry = ForwardEntry { target: (*target).into(), port: Be16::new(*target_port), network: NETWORK };
+            let entry =
+                ForwardEntry { target: (*target).into(), port: Be16::new(*target_port), network: NETWORK, flags: 0 };
             maps::Forwards::put(ebpf, ForwardKey::new(address, Be16::new(*port), *protocol), entry)?;
         }
         for (mac, port, kind) in setup.fdb.iter().copied().chain(learned) {
@@ -215,7 +227,8 @@ impl Switch {
 }
 
 fn vport(port: Port, setup: &Setup) -> VportEntry {
-    let mut entry = VportEntry { network: NETWORK, mtu: 1500, ..VportEntry::default() };
+    let mtu = setup.mtus.iter().find(|(changed, _)| *changed == port).map_or(1500, |(_, mtu)| *mtu);
+    let mut entry = VportEntry { network: NETWORK, mtu, ..VportEntry::default() };
     entry.role = match port {
         Port::Uplink => setup.uplink_role,
         Port::Gateway => VportRole::Gateway,

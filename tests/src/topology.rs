@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use nix::net::if_::InterfaceFlags;
 use tempfile::TempDir;
 
-use crate::{frame::Mac, namespace::Namespace, wait};
+use crate::{cgroup::Cgroup, frame::Mac, namespace::Namespace, wait};
 
 /// An address of the machine outside that the host reaches by its default route only.
 pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -48,6 +48,7 @@ pub struct Topology {
     guests: Vec<GuestSpec>,
     uplink: bool,
     quiet: bool,
+    processes: bool,
 }
 
 impl Topology {
@@ -101,6 +102,12 @@ impl Topology {
         self
     }
 
+    /// A cgroup for processes that are the host's own.
+    pub fn processes(mut self) -> Self {
+        self.processes = true;
+        self
+    }
+
     pub fn build(self) -> Result<World> {
         let host = self.namespace("host")?;
         let mut guests = Vec::new();
@@ -111,7 +118,8 @@ impl Topology {
         sweep();
         let prefix = format!("{DIRECTORY}{}-", std::process::id());
         let directory = tempfile::Builder::new().prefix(&prefix).tempdir()?;
-        Ok(World { host, guests, outside, directory })
+        let processes = self.processes.then(Cgroup::new).transpose()?;
+        Ok(World { host, guests, outside, directory, processes })
     }
 
     fn namespace(&self, label: &str) -> Result<Namespace> {
@@ -178,6 +186,7 @@ pub struct World {
     guests: Vec<Guest>,
     outside: Option<Outside>,
     pub directory: TempDir,
+    processes: Option<Cgroup>,
 }
 
 impl World {
@@ -193,6 +202,16 @@ impl World {
     /// The machine at the other end of the uplink.
     pub fn outside(&self) -> &Outside {
         self.outside.as_ref().expect("the topology was declared with .uplink()")
+    }
+
+    /// Runs `work` as a process of the host's own.
+    pub fn as_process<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.processes.as_ref().expect("the topology was declared with .processes()").enter(work)
+    }
+
+    /// Where processes of the host's own are, if the topology was declared with some.
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.processes.as_ref().map(Cgroup::path)
     }
 }
 

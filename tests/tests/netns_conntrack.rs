@@ -146,7 +146,7 @@ fn count_and_flush_follow_their_filters() -> Result<()> {
 
     scenario.vnet.line("conntrack flush --src 10.77.0.11 --proto udp")?;
     assert_eq!((count(&scenario, "")?, count(&scenario, "--src 10.77.0.11")?), (5, 1));
-    scenario.vnet.line("conntrack flush")?;
+    scenario.vnet.line("conntrack flush --all")?;
     assert_eq!(count(&scenario, "")?, 0);
     assert_eq!(scenario.vnet.json("conntrack list")?, json!([]));
     // And everything opens anew.
@@ -164,7 +164,7 @@ fn a_flushed_connection_is_over() -> Result<()> {
     let (_server, _) = accept(&listener, wait::SOON)?;
     client.write_all(b"before")?;
     await_state(&scenario, 50_000, "established")?;
-    scenario.vnet.line("conntrack flush")?;
+    scenario.vnet.line("conntrack flush --all")?;
     let wire = Capture::open(outside, "eth0")?;
     client.write_all(b"after")?;
     wait::until_true("the segment is dropped", wait::SOON, || Ok(scenario.vnet.drops("g1", "no-connection")? > 0))?;

@@ -122,7 +122,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("conntrack list --src banana", REFUSED, &["banana"]),
     ("conntrack flush --network net3", REFUSED, &["net3", "no network"]),
     // The command line itself: its usage follows in more lines.
-    ("forward add net1 sctp 8081 10.77.0.11", USAGE, &["sctp", "protocol"]),
+    ("forward add net1 dccp 8081 10.77.0.11", USAGE, &["dccp", "protocol"]),
     ("network add net3 --mode banana", USAGE, &["banana", "--mode"]),
     ("network add net3", USAGE, &["required"]),
     ("network add net3 --mode nat --mapping cone", USAGE, &["cone", "--mapping"]),

@@ -1,5 +1,7 @@
 //! The settings of a network's translation: read back, kept, and felt at once.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vnet_tests::{
@@ -160,6 +162,25 @@ fn other_ports_are_for_new_connections_and_the_host_leaves_them_alone() -> Resul
     // Addresses that the host does not carry need no ports of its own.
     set(&scenario.vnet, "snat-address 198.51.100.50")?;
     assert_eq!(reserved(&scenario)?, "");
+    Ok(())
+}
+
+#[test]
+fn each_guest_shows_one_address_of_a_pool_that_the_outside_finds() -> Result<()> {
+    let scenario = Scenario::nat(3)?;
+    let _reflector = Reflector::start(scenario.world.outside(), OUTSIDE, REFLECTOR)?;
+    set(&scenario.vnet, "snat-address 198.51.100.50-198.51.100.59")?;
+    let mut shown = HashSet::new();
+    for guest in scenario.world.guests() {
+        let mut own = HashSet::new();
+        for port in 50_000..50_010 {
+            // The answer comes back: the outside has found the address, which no host carries.
+            own.insert(*ask(&udp(guest, guest.address, port)?, (OUTSIDE, REFLECTOR), b"x")?.ip());
+        }
+        ensure!(own.len() == 1, "{} shows {own:?}", guest.port);
+        shown.extend(own);
+    }
+    ensure!(shown.len() == 3 && shown.iter().all(|address| (50..60).contains(&address.octets()[3])), "{shown:?}");
     Ok(())
 }
 

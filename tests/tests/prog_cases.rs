@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use vnet_tests::{
-    cases::{Case, bridging, check, inbound, outbound, parsing},
+    cases::{Case, bridging, check, inbound, matrix, outbound, parsing, refusals, transport},
     switch::Switch,
 };
 
@@ -29,4 +29,19 @@ fn packets_to_the_outside_are_translated_and_their_answers_back() -> Result<()> 
 #[test]
 fn packets_from_the_outside_come_in_through_forwards_only() -> Result<()> {
     all_hold(inbound::cases())
+}
+
+#[test]
+fn what_cannot_be_routed_is_refused_with_the_right_icmp_error_or_silently() -> Result<()> {
+    all_hold(refusals::cases())
+}
+
+#[test]
+fn segments_are_clamped_and_sctp_is_translated() -> Result<()> {
+    all_hold(transport::cases())
+}
+
+#[test]
+fn every_protocol_passes_the_translation_whole_in_fragments_and_as_the_cause_of_errors() -> Result<()> {
+    all_hold(matrix::cases())
 }

@@ -2,19 +2,18 @@
 
 use anyhow::{Context, Result, ensure};
 use vnet_common::{
-    DropReason, Word,
-    config::OUTSIDE as OUTSIDE_NETWORK,
+    DropReason, Ip, Word,
     fdb::{FdbEntry, FdbKind},
-    flow::{FlowEntry, FlowKey},
-    names::{map, program},
+    flow::Connection,
+    names::{expiry::Mode, map, program},
     stats::EventCount,
 };
 use vnet_tests::{
-    cases::{at, from_outside, to_gateway},
+    cases::{PROHIBITED, at, from_outside, to_gateway},
     frame::{ETHERTYPE_TEST, Ipv4, Mac, ethernet},
     maps,
     programs::{run_expiry, tc},
-    switch::{GUEST1, GUEST2, NETWORK, Port, Setup, Switch, coarse_seconds},
+    switch::{GUEST1, GUEST2, Port, Setup, Switch, coarse_seconds},
     topology::{HOST, INTERNET, OUTSIDE},
 };
 use zerocopy::IntoBytes;
@@ -30,81 +29,102 @@ fn udp(port: u16) -> Vec<u8> {
     to_gateway(&Ipv4::udp(at(GUEST1.1, port), at(OUTSIDE, 53), b"abcd"))
 }
 
+/// Guest 1's packet from a port is refused, and it is told so (RFC 5508 REQ-8).
+fn is_prohibited(switch: &Switch, port: u16) -> Result<()> {
+    let run = switch.tc(Port::Guest1, &udp(port))?;
+    let told = (run.verdict, run.bytes.get(34..36));
+    ensure!(told == (tc::REDIRECT, Some(&PROHIBITED[..])), "{told:?}");
+    Ok(())
+}
+
 /// Reasons for which guest 1's frames were dropped, and how often.
 fn dropped(switch: &Switch) -> Result<Vec<(&'static str, u64)>> {
     Ok(maps::drops(&maps::stats(&switch.ebpf, Port::Guest1 as u32)?))
 }
 
-/// Lets both directions of all connections have been idle for so long; a direction may be excepted.
-fn age(switch: &mut Switch, idle: u32, except: impl Fn(&FlowKey) -> bool) -> Result<Vec<Vec<u8>>> {
+/// Lets all connections have been idle for so long.
+fn age(switch: &mut Switch, idle: u32) -> Result<()> {
     let now = coarse_seconds()?;
-    let flows = maps::Flows::all(&switch.ebpf)?;
-    let keys = flows.iter().map(|(key, _)| key.as_bytes().to_vec()).collect();
-    for (key, mut flow) in flows {
-        flow.last_seen = Word::new(if except(&key) { now } else { now.wrapping_sub(idle) });
-        maps::Flows::put(&mut switch.ebpf, key, flow)?;
+    for (index, connection) in connections(switch)? {
+        connection.last_seen.store(now.wrapping_sub(idle));
+        maps::Connections::put(&mut switch.ebpf, index, connection)?;
     }
-    Ok(keys)
+    Ok(())
 }
 
-fn flows(switch: &Switch) -> Result<Vec<(FlowKey, FlowEntry)>> {
-    maps::Flows::all(&switch.ebpf)
+fn connections(switch: &Switch) -> Result<Vec<(u32, Connection)>> {
+    maps::Connections::live(&switch.ebpf)
+}
+
+/// Records' numbers, as expiry takes them.
+fn keys<R>(records: &[(u32, R)]) -> Vec<Vec<u8>> {
+    records.iter().map(|(index, _)| index.to_ne_bytes().to_vec()).collect()
+}
+
+/// Lets everything that has ended be out of its grace.
+fn pass_grace(switch: &mut Switch) -> Result<()> {
+    let long_ago = coarse_seconds()?.wrapping_sub(10);
+    for index in 1..=maps::Pools::get(&switch.ebpf, 0)?.fresh.load() {
+        let record = maps::ConnectionRecords::get(&switch.ebpf, index)?;
+        if record.last_seen.load() == 0 {
+            record.created.store(long_ago);
+            maps::Connections::put(&mut switch.ebpf, index, record)?;
+        }
+    }
+    Ok(())
 }
 
 #[test]
-fn a_full_flow_table_refuses_new_connections_and_keeps_the_old_ones() -> Result<()> {
-    // An odd number: one direction finds room, the other does not, and neither must stay.
-    for size in [8, 9] {
-        on_switch(&[(map::FLOWS, size)], |switch| {
-            for port in 50_000..50_004 {
-                ensure!(switch.tc(Port::Guest1, &udp(port))?.verdict == tc::REDIRECT, "port {port}");
-            }
-            for port in 50_004..50_010 {
-                ensure!(switch.tc(Port::Guest1, &udp(port))?.verdict == tc::DROP, "port {port} of a full table");
-            }
-            assert_eq!(dropped(switch)?, [(DropReason::TableFull.name(), 6)]);
-            assert_eq!(flows(switch)?.len(), 8, "half a connection was left");
-            for port in 50_000..50_004 {
-                ensure!(switch.tc(Port::Guest1, &udp(port))?.verdict == tc::REDIRECT, "the old flow from {port}");
-                let answer = from_outside(&Ipv4::udp(at(OUTSIDE, 53), at(HOST, port), b"abcd"));
-                ensure!(switch.tc(Port::Uplink, &answer)?.verdict == tc::REDIRECT, "its answer");
-            }
-            // What was refused holds no port for ever: its binding is used by nobody.
-            let bindings = maps::Bindings::all(&switch.ebpf)?;
-            let used: Vec<_> = bindings
-                .iter()
-                .filter(|(key, _)| key.network == NETWORK)
-                .map(|(key, binding)| (key.port.get(), binding.connections.load()))
-                .collect();
-            ensure!(used.iter().all(|(port, users)| *users == u32::from(*port < 50_004)), "users by port: {used:?}");
-            // Room again, and it goes on.
-            let keys: Vec<_> = flows(switch)?.iter().map(|(key, _)| key.as_bytes().to_vec()).collect();
-            run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, true, &keys)?;
-            ensure!(switch.tc(Port::Guest1, &udp(50_009))?.verdict == tc::REDIRECT, "after room was made");
-            Ok(())
-        })?;
-    }
-    Ok(())
+fn a_full_connection_table_refuses_new_connections_and_keeps_the_old_ones() -> Result<()> {
+    // Seven records: number 0 is never used.
+    on_switch(&maps::pair_sizes(8, 64), |switch| {
+        for port in 50_000..50_007 {
+            ensure!(switch.tc(Port::Guest1, &udp(port))?.verdict == tc::REDIRECT, "port {port}");
+        }
+        for port in 50_007..50_013 {
+            is_prohibited(switch, port).with_context(|| format!("port {port} of a full table"))?;
+        }
+        assert_eq!(dropped(switch)?, [(DropReason::TableFull.name(), 6)]);
+        assert_eq!(connections(switch)?.len(), 7);
+        assert_eq!(maps::Connections::slots(&switch.ebpf)?, 14, "half a connection was left");
+        for port in 50_000..50_007 {
+            ensure!(switch.tc(Port::Guest1, &udp(port))?.verdict == tc::REDIRECT, "the old flow from {port}");
+            let answer = from_outside(&Ipv4::udp(at(OUTSIDE, 53), at(HOST, port), b"abcd"));
+            ensure!(switch.tc(Port::Uplink, &answer)?.verdict == tc::REDIRECT, "its answer");
+        }
+        // What was refused holds no port for ever: its binding is used by nobody.
+        for (_, binding) in maps::Bindings::live(&switch.ebpf)? {
+            let port = binding.external_port.get();
+            assert_eq!(binding.connections.load(), u32::from(port < 50_007), "users of port {port}");
+        }
+        assert_eq!(maps::Guests::get(&switch.ebpf, Port::Guest1 as u32)?.connections.load(), 7);
+        // Room again, and it goes on.
+        let all = keys(&connections(switch)?);
+        assert_eq!(run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, Mode::Force, &all)?, 7);
+        assert_eq!(maps::Connections::slots(&switch.ebpf)?, 0);
+        is_prohibited(switch, 50_009).context("a record was used again at once")?;
+        pass_grace(switch)?;
+        ensure!(switch.tc(Port::Guest1, &udp(50_009))?.verdict == tc::REDIRECT, "after room was made");
+        Ok(())
+    })
 }
 
 #[test]
 fn a_full_table_of_bindings_refuses_and_leaves_no_half() -> Result<()> {
-    for size in [4, 5] {
-        on_switch(&[(map::BINDINGS, size)], |switch| {
-            for port in [50_000, 50_001] {
-                ensure!(switch.tc(Port::Guest1, &udp(port))?.verdict == tc::REDIRECT, "port {port}");
-            }
-            ensure!(switch.tc(Port::Guest1, &udp(50_002))?.verdict == tc::DROP);
-            assert_eq!(dropped(switch)?, [(DropReason::TableFull.name(), 1)]);
-            assert_eq!(maps::Bindings::all(&switch.ebpf)?.len(), 4, "half a binding was left");
-            assert_eq!(flows(switch)?.len(), 4);
-            // A second destination of a bound port needs no binding.
-            let other = to_gateway(&Ipv4::udp(at(GUEST1.1, 50_000), at(INTERNET, 53), b"abcd"));
-            ensure!(switch.tc(Port::Guest1, &other)?.verdict == tc::REDIRECT, "a bound port");
-            Ok(())
-        })?;
-    }
-    Ok(())
+    on_switch(&maps::pair_sizes(64, 8), |switch| {
+        for port in 50_000..50_007 {
+            ensure!(switch.tc(Port::Guest1, &udp(port))?.verdict == tc::REDIRECT, "port {port}");
+        }
+        is_prohibited(switch, 50_007)?;
+        assert_eq!(dropped(switch)?, [(DropReason::TableFull.name(), 1)]);
+        assert_eq!(maps::Bindings::live(&switch.ebpf)?.len(), 7);
+        assert_eq!(maps::Bindings::slots(&switch.ebpf)?, 14, "half a binding was left");
+        assert_eq!(connections(switch)?.len(), 7);
+        // A second destination of a bound port needs no binding.
+        let other = to_gateway(&Ipv4::udp(at(GUEST1.1, 50_000), at(INTERNET, 53), b"abcd"));
+        ensure!(switch.tc(Port::Guest1, &other)?.verdict == tc::REDIRECT, "a bound port");
+        Ok(())
+    })
 }
 
 #[test]
@@ -147,60 +167,50 @@ fn connections_end_when_they_have_been_idle_for_their_time_and_no_earlier() -> R
                 ensure!(switch.tc(from, &frame)?.verdict == tc::REDIRECT, "{name}");
             }
             // Two seconds of grace: the clock goes on while this runs.
-            let keys = age(switch, limit - 2, |_| false)?;
-            assert_eq!(run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, false, &keys)?, 0, "{name}: too early");
-            age(switch, limit, |key| key.network == OUTSIDE_NETWORK)?;
-            assert_eq!(
-                run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, false, &keys)?,
-                0,
-                "{name}: one direction lives"
-            );
-            age(switch, limit, |key| key.network == NETWORK)?;
-            assert_eq!(run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, false, &keys)?, 0, "{name}: the other lives");
-            assert_eq!(flows(switch)?.len(), 2, "{name}");
-            age(switch, limit, |_| false)?;
-            // Both keys name one connection, which ends once.
-            assert_eq!(run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, false, &keys)?, 1, "{name}: too late");
-            assert_eq!(flows(switch)?.len(), 0, "{name}: an entry was left");
+            age(switch, limit - 2)?;
+            let all = keys(&connections(switch)?);
+            assert_eq!(run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, Mode::Expired, &all)?, 0, "{name}: too early");
+            assert_eq!(connections(switch)?.len(), 1, "{name}");
+            age(switch, limit)?;
+            let twice = [all.clone(), all].concat();
+            assert_eq!(run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, Mode::Expired, &twice)?, 1, "{name}: too late");
+            assert_eq!(connections(switch)?.len(), 0, "{name}: it was left");
+            assert_eq!(maps::Connections::slots(&switch.ebpf)?, 0, "{name}: a slot was left");
         }
         Ok(())
     })
 }
 
 #[test]
-fn a_binding_lives_as_long_as_its_last_connection_and_a_little_longer() -> Result<()> {
+fn a_binding_lives_as_long_as_its_last_connection_and_its_port_cools_down() -> Result<()> {
     on_switch(&[], |switch| {
         let second = to_gateway(&Ipv4::udp(at(GUEST1.1, 50_000), at(INTERNET, 53), b"abcd"));
         for frame in [udp(50_000), second] {
             ensure!(switch.tc(Port::Guest1, &frame)?.verdict == tc::REDIRECT);
         }
-        let internal = |switch: &Switch| -> Result<_> {
-            let bindings = maps::Bindings::all(&switch.ebpf)?;
-            bindings.into_iter().find(|(key, _)| key.network == NETWORK).context("no internal side")
+        let binding = |switch: &Switch| -> Result<_> {
+            maps::Bindings::live(&switch.ebpf)?.into_iter().next().context("no binding")
         };
         let expire = |switch: &mut Switch, idle: u32| -> Result<u32> {
-            let (key, mut binding) = internal(switch)?;
-            binding.last_used = Word::new(coarse_seconds()?.wrapping_sub(idle));
-            maps::Bindings::put(&mut switch.ebpf, key, binding)?;
-            run_expiry(&switch.ebpf, program::EXPIRE_BINDINGS, false, &[key.as_bytes().to_vec()])
+            let (index, record) = binding(switch)?;
+            record.last_used.store(coarse_seconds()?.wrapping_sub(idle));
+            maps::Bindings::put(&mut switch.ebpf, index, record)?;
+            run_expiry(&switch.ebpf, program::EXPIRE_BINDINGS, Mode::Expired, &[index.to_ne_bytes().to_vec()])
         };
         let end = |switch: &Switch, address: std::net::Ipv4Addr| -> Result<u32> {
-            let keys: Vec<_> = flows(switch)?
-                .iter()
-                .filter(|(key, _)| key.network == NETWORK && key.dst == address.into())
-                .map(|(key, _)| key.as_bytes().to_vec())
-                .collect();
-            run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, true, &keys)
+            let mut ended = connections(switch)?;
+            ended.retain(|(_, connection)| connection.original.dst == Ip::from(address).v4_raw());
+            run_expiry(&switch.ebpf, program::EXPIRE_FLOWS, Mode::Force, &keys(&ended))
         };
-        assert_eq!(internal(switch)?.1.connections.load(), 2);
+        assert_eq!(binding(switch)?.1.connections.load(), 2);
         assert_eq!(end(switch, OUTSIDE)?, 1);
-        assert_eq!(internal(switch)?.1.connections.load(), 1);
+        assert_eq!(binding(switch)?.1.connections.load(), 1);
         assert_eq!(expire(switch, 3600)?, 0, "it is in use");
         assert_eq!(end(switch, INTERNET)?, 1);
-        assert_eq!(expire(switch, 0)?, 0, "it was in use just now");
-        assert_eq!(maps::Bindings::all(&switch.ebpf)?.len(), 2);
-        assert_eq!(expire(switch, 3600)?, 1);
-        assert_eq!(maps::Bindings::all(&switch.ebpf)?.len(), 0, "one side was left");
+        assert_eq!(expire(switch, 118)?, 0, "its port is cooling down");
+        assert_eq!(expire(switch, 120)?, 1);
+        assert_eq!(maps::Bindings::live(&switch.ebpf)?.len(), 0);
+        assert_eq!(maps::Bindings::slots(&switch.ebpf)?, 0, "one side was left");
         Ok(())
     })
 }
@@ -227,7 +237,7 @@ fn learned_addresses_age_and_others_do_not() -> Result<()> {
                 maps::Fdb::put(&mut switch.ebpf, key, aged)?;
                 keys.push(key.as_bytes().to_vec());
             }
-            run_expiry(&switch.ebpf, program::EXPIRE_FDB, false, &keys)
+            run_expiry(&switch.ebpf, program::EXPIRE_FDB, Mode::Expired, &keys)
         };
         assert_eq!(expire(switch, 298)?, 0, "too early");
         assert_eq!(expire(switch, 300)?, 1);

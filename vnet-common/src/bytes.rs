@@ -84,6 +84,12 @@ impl Ip {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && self.0[3] == 0
     }
 
+    /// True within 127.0.0.0/8, which never leaves a host (RFC 1122 section 3.2.1.3).
+    #[inline(always)]
+    pub const fn is_v4_loopback(&self) -> bool {
+        self.is_v4() && u32::from_be(self.0[3]) >> 24 == 127
+    }
+
     /// The IPv4 word as it lies in a header (the last word, whatever the family).
     #[inline(always)]
     pub const fn v4_raw(&self) -> u32 {
@@ -275,6 +281,14 @@ mod tests {
         assert!(!outside.in_prefix(&prefix, 96 + 17));
         assert!(!Ip::from(Ipv6Addr::LOCALHOST).in_prefix(&prefix, 96 + 17));
         assert!(outside.in_prefix(&prefix, 0));
+    }
+
+    #[test]
+    fn loopback_is_all_of_127() {
+        for (address, is_loopback) in [([127, 0, 0, 1], true), ([127, 255, 0, 9], true), ([128, 0, 0, 1], false)] {
+            assert_eq!(Ip::from(Ipv4Addr::from(address)).is_v4_loopback(), is_loopback, "{address:?}");
+        }
+        assert!(!Ip::from(Ipv6Addr::LOCALHOST).is_v4_loopback());
     }
 
     #[test]

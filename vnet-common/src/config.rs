@@ -209,12 +209,15 @@ impl NetworkEntry {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Settings {
     /// Drawn by the daemon when the tables are made, so that nobody outside can choose hash collisions.
-    pub hash_seed: [u32; 2],
+    pub hash_seed: [u64; 4],
     /// Until then TCP segments of unknown connections are taken up: the tables were made anew under
     /// connections that stand.
     pub pick_up_until: Seconds,
     /// 1: somebody follows connections, tell of each that begins or ends.
     pub report_connections: u32,
+    /// Records of `CONNECTIONS` and `BINDINGS`, a power of two each; 0: none yet.
+    pub connections: u32,
+    pub bindings: u32,
 }
 
 /// Key of `ROUTED_SUBNETS`, a longest-prefix-match trie (layout of `struct bpf_lpm_trie_key`), which

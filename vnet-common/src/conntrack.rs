@@ -36,6 +36,7 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
     pub const ICMPV6: u8 = 58;
+    pub const SCTP: u8 = 132;
 }
 
 /// What a packet does to the bits.
@@ -103,6 +104,17 @@ pub const fn is_settled(seen: u32) -> bool {
     seen & (ESTABLISHED | REPLIED | RESET) == ESTABLISHED | REPLIED
 }
 
+/// True where the connection may be ended to make room: nobody has answered, or it is over. Never an
+/// established one (RFC 5382 REQ-5, RFC 6888 REQ-4).
+#[inline(always)]
+pub const fn can_be_spared(protocol: u8, seen: u32) -> bool {
+    let is_tcp_open = protocol == protocol::TCP && seen & ESTABLISHED == ESTABLISHED && !is_over(seen);
+    seen & REPLIED == 0 || (protocol == protocol::TCP && !is_tcp_open)
+}
+
+/// The events that a connection is taken up with in its middle: whatever it was before, it stands.
+pub const PICKED_UP: u32 = ESTABLISHED | REPLIED;
+
 /// Idle time after which the connection ends.
 #[inline(always)]
 pub const fn timeout(protocol: u8, seen: u32, timeouts: &Timeouts) -> Seconds {
@@ -110,10 +122,16 @@ pub const fn timeout(protocol: u8, seen: u32, timeouts: &Timeouts) -> Seconds {
         // A half-closed connection is still established (RFC 5382 REQ-5, RFC 6146 3.5.2.2).
         protocol::TCP if seen & ESTABLISHED == ESTABLISHED && !is_over(seen) => timeouts.tcp_established,
         protocol::TCP => timeouts.tcp_transitory,
+        protocol::SCTP if seen & REPLIED != 0 => timeouts.tcp_established,
+        protocol::SCTP => timeouts.tcp_transitory,
         protocol::UDP => timeouts.udp,
         _ => timeouts.icmp,
     }
 }
+
+/// Every name that [`state_name`] gives.
+pub const STATES: [&str; 8] =
+    ["unreplied", "replied", "syn-sent", "syn-received", "established", "half-closed", "time-wait", "reset"];
 
 /// The state's name, for people.
 pub const fn state_name(protocol: u8, seen: u32) -> &'static str {
@@ -144,6 +162,19 @@ mod tests {
 
     const O: Direction = Direction::Original;
     const R: Direction = Direction::Reply;
+
+    #[test]
+    fn every_state_has_its_name_in_the_list_and_no_other_is_there() {
+        let mut given = [false; STATES.len()];
+        for seen in 0..RESET << 1 {
+            for protocol in [protocol::TCP, protocol::UDP] {
+                let name = state_name(protocol, seen);
+                let place = STATES.iter().position(|state| *state == name);
+                given[place.unwrap_or_else(|| panic!("{name} is not listed"))] = true;
+            }
+        }
+        assert_eq!(given, [true; STATES.len()]);
+    }
 
     fn run(packets: &[(Direction, u8)]) -> u32 {
         packets.iter().fold(0, |seen, (direction, flags)| match update(seen, *direction, protocol::TCP, *flags) {

@@ -38,7 +38,7 @@ drop_reasons! {
     TruncatedVlan = 1, "truncated-vlan", "a VLAN tag with nothing behind it";
     TruncatedArp = 2, "truncated-arp", "an ARP packet for the gateway, cut off";
     TruncatedIpv4 = 3, "truncated-ipv4", "shorter than its IPv4 header says";
-    TruncatedL4 = 4, "truncated-l4", "the TCP, UDP or ICMP header is cut off";
+    TruncatedL4 = 4, "truncated-l4", "the TCP, UDP, SCTP or ICMP header is cut off";
     InvalidIpv4 = 5, "invalid-ipv4", "IPv4 version, header length or total length is wrong";
     GroupSource = 6, "group-source", "the source MAC is a multicast address or zero";
     GatewaySource = 7, "gateway-source", "a guest used the gateway's own MAC as its source";
@@ -54,8 +54,8 @@ drop_reasons! {
     NoExternalAddress = 17, "no-external-address", "the uplink has no address to translate to";
     PortsExhausted = 18, "ports-exhausted", "no free external port for a new connection";
     TableFull = 19, "table-full", "the table of connections or bindings is full";
-    UnsupportedProtocol = 20, "unsupported-protocol", "not TCP, UDP or ICMP echo: cannot be translated";
-    FragmentNotTranslated = 21, "fragment-not-translated", "a fragment cannot be translated";
+    UnsupportedProtocol = 20, "unsupported-protocol", "not TCP, UDP, SCTP or ICMP echo: cannot be translated";
+    FragmentNotTranslated = 21, "fragment-not-translated", "a fragment of SCTP whose port must change: the checksum covers what is not known yet";
     NoConnection = 22, "no-connection", "a TCP segment that belongs to no connection and opens none";
     BindingEnding = 23, "binding-ending", "its binding was taken down at this very moment";
     ForeignSource = 24, "foreign-source", "the source address is not of the guest's network";
@@ -65,6 +65,14 @@ drop_reasons! {
     GuestsApart = 28, "guests-apart", "a packet for another guest of the same network, sent to the gateway";
     MulticastNotRouted = 29, "multicast-not-routed", "IP multicast or broadcast sent to the gateway's MAC";
     TupleTaken = 30, "tuple-taken", "another forwarded connection already uses these addresses and ports";
+    Filtered = 31, "filtered", "for a port that a guest holds, from a remote that it has not sent to";
+    GuestConnections = 32, "guest-connections", "the guest has as many connections as its quota allows";
+    GuestPorts = 33, "guest-ports", "the guest holds as many external ports as its quota allows";
+    GuestRate = 34, "guest-rate", "the guest opens connections faster than its quota allows";
+    FragmentWithoutFirst = 35, "fragment-without-first", "the datagram's first fragment never came, or too late";
+    FragmentConflict = 36, "fragment-conflict", "a second first fragment of one datagram, with other ports";
+    FragmentTableFull = 37, "fragment-table-full", "no room to keep a fragment, or its datagram's ports";
+    IcmpErrorStray = 38, "icmp-error-stray", "an ICMP error about no connection, or one that quotes too little";
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Mac, Seconds, Word, config::NetworkId, flow::idle};
+use crate::{Mac, Seconds, Word, config::NetworkId, flow::since};
 
 /// Key of `FDB`.
 #[repr(C)]
@@ -75,6 +75,6 @@ impl FdbEntry {
     /// True for a learned entry unseen for `ageing` seconds.
     #[inline(always)]
     pub fn is_expired(&self, now: Seconds, ageing: Seconds) -> bool {
-        self.kind == FdbKind::Learned as u32 && idle(now, &self.last_seen) >= ageing
+        self.kind == FdbKind::Learned as u32 && since(self.last_seen.load(), now) >= ageing
     }
 }

@@ -1,33 +1,66 @@
-//! Flows: what the fast path executes, one entry a direction.
+//! Flows and connections: what the fast path executes. A connection is one record, found by the tuple of
+//! either direction.
+//!
+//! Addresses stand in records as one word: an IPv4 address as it lies in the header. (IPv6 addresses find
+//! their place as numbers of interned addresses, so that both families share records and code.)
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    Be16, Ip, Mac, Seconds, Word,
-    config::{NetworkId, Timeouts},
+    Be16, DoubleWord, Mac, Seconds, Word,
+    config::{NetworkId, OUTSIDE, Timeouts},
     conntrack,
-    vport::{UNTAGGED, VportId},
+    index::KeySide,
+    vport::VportId,
 };
 
-/// Key of `FLOWS`: one direction of a connection as it arrives, before translation.
+/// Addresses and ports of a packet.
 ///
 /// ICMP queries stand as `src_port` = identifier, `dst_port` = 0, their replies the other way round.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct FlowKey {
-    pub src: Ip,
-    pub dst: Ip,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Endpoints {
+    /// Raw IPv4.
+    pub src: u32,
+    pub dst: u32,
     pub src_port: Be16,
     pub dst_port: Be16,
-    /// Where the packet comes from: a guest's network, or [`crate::config::OUTSIDE`].
+}
+
+impl Endpoints {
+    /// Those of the answer.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, src_port: self.dst_port, dst_port: self.src_port }
+    }
+}
+
+/// One direction of a connection as it arrives, before translation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlowKey {
+    pub ends: Endpoints,
+    /// Where the packet comes from: a guest's network, or [`OUTSIDE`].
     pub network: NetworkId,
-    /// VLAN in that network.
-    pub vlan: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// Two fields: LLVM would zero three bytes by a call.
     pub pad: u8,
-    pub pad2: u16,
+}
+
+impl FlowKey {
+    #[inline(always)]
+    pub const fn new(ends: Endpoints, network: NetworkId, protocol: u8) -> Self {
+        Self { ends, network, protocol, pad: 0 }
+    }
+
+    /// As the words that are hashed.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 3] {
+        let ends = &self.ends;
+        let ports = (ends.src_port.raw() as u64) << 16 | ends.dst_port.raw() as u64;
+        let scope = (self.network as u64) << 8 | self.protocol as u64;
+        [(ends.src as u64) << 32 | ends.dst as u64, ports << 32 | scope, 0]
+    }
 }
 
 /// The direction of a flow within its connection (netfilter's sense). Travels as the number.
@@ -39,99 +72,196 @@ pub enum Direction {
     Reply = 1,
 }
 
-/// [`FlowEntry::origin`]: opened by a guest, translated through a binding.
-pub const ORIGIN_SNAT: u8 = 1;
-/// [`FlowEntry::origin`]: opened from outside, through a forward.
-pub const ORIGIN_FORWARD: u8 = 2;
-
-/// The way out of a flow, decided once and kept.
-///
-/// Words are written one by one while other CPUs read: a writer first takes `generation` to 0, a
-/// reader looks at it before and after.
-#[repr(C)]
-#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, Default, FromBytes, IntoBytes, KnownLayout))]
-pub struct Path {
-    /// [`crate::config::NetworkEntry::generation`] that this was decided under; 0: not decided.
-    pub generation: Word,
-    /// When it was decided, in [`Seconds`]: paths are looked up again now and then, daemon or not.
-    pub decided: Word,
-    /// Vport, and the destination and source MAC as they go into the frame: see [`Way`].
-    pub way: [Word; 4],
-}
-
-/// Value of `FLOWS`.
-#[repr(C)]
-#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout))]
-pub struct FlowEntry {
-    /// The packet's addresses and ports after translation.
-    pub src: Ip,
-    pub dst: Ip,
-    pub src_port: Be16,
-    pub dst_port: Be16,
-    /// The network of the connection's guest, whichever the direction.
-    pub network: NetworkId,
-    /// VLAN after translation.
-    pub vlan: u16,
-    /// [`Direction`] as its number.
-    pub direction: u8,
-    /// How the connection began: [`ORIGIN_SNAT`] or [`ORIGIN_FORWARD`].
-    pub origin: u8,
-    pub pad: [u8; 2],
-    /// The guest's vport when the connection began.
-    pub guest_vport: VportId,
-    /// When the connection began, in [`Seconds`].
-    pub created: Seconds,
-    /// Last packet in this direction, in [`Seconds`]; written at most once a second.
-    pub last_seen: Word,
-    /// Events seen so far (bits of [`conntrack`]); both directions of a connection hold the same.
-    pub seen: Word,
-    pub path: Path,
-}
-
-impl FlowEntry {
-    /// The key of the opposite direction: the translated tuple, turned round.
+impl Direction {
+    /// The direction whose tuple is this key of a connection.
     #[inline(always)]
-    pub fn partner_key(&self, protocol: u8) -> FlowKey {
-        let comes_from_guest = (self.direction == Direction::Original as u8) == (self.origin == ORIGIN_SNAT);
-        FlowKey {
-            src: self.dst,
-            dst: self.src,
-            src_port: self.dst_port,
-            dst_port: self.src_port,
-            network: if comes_from_guest { crate::config::OUTSIDE } else { self.network },
-            vlan: if comes_from_guest { UNTAGGED } else { self.vlan },
-            protocol,
-            pad: 0,
-            pad2: 0,
+    pub const fn of(side: KeySide) -> Self {
+        match side {
+            KeySide::First => Self::Original,
+            KeySide::Second => Self::Reply,
         }
     }
 
-    /// The bits of [`FlowEntry::seen`].
     #[inline(always)]
-    pub fn seen(&self) -> u32 {
-        self.seen.load()
-    }
-
-    /// True when neither direction was seen for as long as the connection's state allows.
-    ///
-    /// `partner` is the opposite direction's entry; a half without its other half is always expired.
-    #[inline(always)]
-    pub fn is_expired(&self, partner: Option<&Self>, protocol: u8, timeouts: &Timeouts, now: Seconds) -> bool {
-        let Some(partner) = partner else { return true };
-        let idle = idle(now, &self.last_seen).min(idle(now, &partner.last_seen));
-        let seen = self.seen() | partner.seen();
-        idle >= conntrack::timeout(protocol, seen, timeouts)
+    pub const fn is_original(self) -> bool {
+        matches!(self, Self::Original)
     }
 }
 
-/// Seconds since `last_seen`; a stamp ahead of `now` (another CPU's clock tick) counts as no time.
+/// [`Connection::origin`]: opened by a guest.
+pub const ORIGIN_GUEST: u8 = 1;
+/// [`Connection::origin`]: opened through a forward, from outside or by another guest.
+pub const ORIGIN_FORWARD: u8 = 2;
+/// [`Connection::origin`]: opened towards a port that a guest holds (see [`crate::config::Filtering`]).
+pub const ORIGIN_BINDING: u8 = 3;
+
+/// Value of `CONNECTIONS`: one cache line. All zero: free.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, Default, FromBytes, IntoBytes, KnownLayout))]
+pub struct Connection {
+    /// Packets as they arrive in the original direction. They leave as the reply direction's answer, and the
+    /// other way round: both keys say both translations.
+    pub original: Endpoints,
+    pub reply: Endpoints,
+    /// Where the packets of each direction come from.
+    pub original_network: NetworkId,
+    pub reply_network: NetworkId,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// How it began: [`ORIGIN_GUEST`] and its like.
+    pub origin: u8,
+    /// The vport of the guest that it is accounted to.
+    pub guest_vport: u16,
+    /// The way out of each direction, see [`KeptPath`].
+    pub original_path: DoubleWord,
+    pub reply_path: DoubleWord,
+    /// Last packet that keeps it alive, in [`Seconds`], written at most once a second; 0: no connection.
+    pub last_seen: Word,
+    /// Events seen so far (bits of [`conntrack`]).
+    pub seen: Word,
+    /// When it began; of a free record, when it ended.
+    pub created: Word,
+    /// The record in `BINDINGS` that it uses; 0: none.
+    pub binding: u32,
+}
+
+impl Connection {
+    #[inline(always)]
+    pub const fn ends(&self, direction: Direction) -> &Endpoints {
+        if direction.is_original() { &self.original } else { &self.reply }
+    }
+
+    /// A packet of this direction after translation.
+    #[inline(always)]
+    pub const fn translated(&self, direction: Direction) -> Endpoints {
+        if direction.is_original() { self.reply.reversed() } else { self.original.reversed() }
+    }
+
+    #[inline(always)]
+    pub const fn key(&self, direction: Direction) -> FlowKey {
+        FlowKey::new(*self.ends(direction), self.source(direction), self.protocol)
+    }
+
+    /// The network that packets of this direction come from.
+    #[inline(always)]
+    pub const fn source(&self, direction: Direction) -> NetworkId {
+        if direction.is_original() { self.original_network } else { self.reply_network }
+    }
+
+    /// The network that they go to.
+    #[inline(always)]
+    pub const fn destination(&self, direction: Direction) -> NetworkId {
+        if direction.is_original() { self.reply_network } else { self.original_network }
+    }
+
+    /// The network whose settings and generation the direction's path is decided under: of packets that
+    /// leave, the one they come from.
+    #[inline(always)]
+    pub const fn path_network(&self, direction: Direction) -> NetworkId {
+        match self.destination(direction) {
+            OUTSIDE => self.source(direction),
+            network => network,
+        }
+    }
+
+    /// The network of the guest that it is accounted to, whose idle times count.
+    #[inline(always)]
+    pub const fn home(&self) -> NetworkId {
+        match self.original_network {
+            OUTSIDE => self.reply_network,
+            network => network,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn path(&self, direction: Direction) -> &DoubleWord {
+        if direction.is_original() { &self.original_path } else { &self.reply_path }
+    }
+
+    /// True where the record is a connection, and its `direction` is the one asked for.
+    #[inline(always)]
+    pub fn is(&self, direction: Direction, key: &FlowKey) -> bool {
+        let ends = self.ends(direction);
+        ends.src == key.ends.src
+            && ends.dst == key.ends.dst
+            && ends.src_port == key.ends.src_port
+            && ends.dst_port == key.ends.dst_port
+            && self.source(direction) == key.network
+            && self.protocol == key.protocol
+            && self.last_seen.load() != 0
+    }
+
+    /// True when nothing was seen for as long as the connection's state allows.
+    #[inline(always)]
+    pub fn is_expired(&self, last_seen: Seconds, timeouts: &Timeouts, now: Seconds) -> bool {
+        since(last_seen, now) >= conntrack::timeout(self.protocol, self.seen.load(), timeouts)
+    }
+}
+
+/// Seconds from `then` to `now`; a stamp ahead of `now` (another CPU's clock tick) counts as no time.
 #[inline(always)]
-pub fn idle(now: Seconds, last_seen: &Word) -> Seconds {
-    let idle = now.wrapping_sub(last_seen.load());
-    if idle > u32::MAX / 2 { 0 } else { idle }
+pub const fn since(then: Seconds, now: Seconds) -> Seconds {
+    let seconds = now.wrapping_sub(then);
+    if seconds > u32::MAX / 2 { 0 } else { seconds }
 }
 
-/// What a [`Path`] says: the egress vport and both link addresses.
+/// A direction's way out, kept in its connection: the stamp under which it was decided, and its slot in
+/// `PATHS`. One word, so that readers never see half of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptPath {
+    pub stamp: u32,
+    pub slot: u32,
+}
+
+/// Paths are decided again after this many seconds (a power of two), so that they heal without the daemon.
+pub const PATH_LIFETIME: Seconds = 32;
+
+impl KeptPath {
+    /// Nothing decided.
+    pub const NONE: Self = Self { stamp: 0, slot: 0 };
+
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self { stamp: (word >> 32) as u32, slot: word as u32 }
+    }
+
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        (self.stamp as u64) << 32 | self.slot as u64
+    }
+
+    /// What stamps a path decided now: a function of the network's generation and of the time, in steps of
+    /// [`PATH_LIFETIME`] that not all connections take at once. Never 0.
+    #[inline(always)]
+    pub const fn stamp(generation: u32, index: u32, now: Seconds) -> u32 {
+        let epoch = now.wrapping_add(index % PATH_LIFETIME) / PATH_LIFETIME;
+        match generation ^ epoch.wrapping_mul(0x9e37_79b1) {
+            0 => 1,
+            stamp => stamp,
+        }
+    }
+}
+
+/// Value of `PATHS`: a way out that connections refer to. It does not change while any may: once unused for
+/// twice [`PATH_LIFETIME`] its slot may be taken for another.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Clone, Debug, Default, FromBytes, IntoBytes, KnownLayout))]
+pub struct PathEntry {
+    /// When a connection last decided for it, in [`Seconds`]; 0: free; [`PathEntry::BEING_WRITTEN`].
+    pub used: Word,
+    /// See [`Way`].
+    pub way: [Word; 4],
+    pub pad: u32,
+}
+
+impl PathEntry {
+    pub const BEING_WRITTEN: u32 = u32::MAX;
+}
+
+/// Slots in `PATHS`: ways out in use at a time (a power of two). Slot 0 stands for none.
+pub const MAX_PATHS: u32 = 16_384;
+
+/// What a [`PathEntry`] says: the egress vport and both link addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
     pub to_vport: VportId,
@@ -140,7 +270,7 @@ pub struct Way {
 }
 
 impl Way {
-    /// As the words that [`Path::way`] holds.
+    /// As the words that [`PathEntry::way`] holds.
     #[inline(always)]
     pub const fn pack(self) -> [u32; 4] {
         let (d, s) = (self.dst.0, self.src.0);
@@ -173,5 +303,24 @@ mod tests {
     fn a_way_survives_packing() {
         let way = Way { to_vport: 0x0102_0304, dst: Mac([1, 2, 3, 4, 5, 6]), src: Mac([7, 8, 9, 10, 11, 12]) };
         assert_eq!(Way::unpack(way.pack()), way);
+    }
+
+    #[test]
+    fn ages_survive_the_wrap_and_clock_ticks() {
+        assert_eq!(since(10, 25), 15);
+        assert_eq!(since(Seconds::MAX - 1, 3), 5);
+        assert_eq!(since(26, 25), 0);
+    }
+
+    #[test]
+    fn a_stamp_lasts_for_the_lifetime_at_most() {
+        let stamp = |generation, now| KeptPath::stamp(generation, 5, now);
+        let begun = (PATH_LIFETIME * 10) - 5;
+        assert_eq!(stamp(7, begun), stamp(7, begun + PATH_LIFETIME - 1));
+        assert_ne!(stamp(7, begun), stamp(7, begun + PATH_LIFETIME));
+        assert_ne!(stamp(7, begun), stamp(8, begun));
+        assert_ne!(KeptPath::stamp(0, 0, 0), 0);
+        let kept = KeptPath { stamp: 0xdead_beef, slot: 77 };
+        assert_eq!(KeptPath::from_word(kept.word()), kept);
     }
 }

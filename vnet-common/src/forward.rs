@@ -33,4 +33,9 @@ pub struct ForwardEntry {
     pub port: Be16,
     /// The guest's network.
     pub network: NetworkId,
+    /// [`LOOPBACK`] or nothing.
+    pub flags: u32,
 }
+
+/// In [`ForwardEntry::flags`]: processes of the host reach the guest by 127.0.0.0/8, too.
+pub const LOOPBACK: u32 = 1;

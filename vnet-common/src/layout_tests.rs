@@ -2,7 +2,10 @@
 
 use core::mem::{align_of, size_of};
 
-use crate::{config::*, fdb::*, flow::*, forward::*, names::expiry, nat::*, stats::*, vport::*};
+use crate::{
+    config::*, event::*, fdb::*, flow::*, forward::*, fragment::*, index::*, names::expiry, nat::*, socket::*,
+    stats::*, vport::*,
+};
 
 #[test]
 fn layouts_are_those_of_this_abi_version() {
@@ -18,17 +21,28 @@ fn layouts_are_those_of_this_abi_version() {
         Subnet => 20, 4;
         NatPolicy => 52, 4;
         NetworkEntry => 192, 4;
-        Settings => 16, 4;
+        Settings => 48, 8;
         SubnetKey => 20, 4;
         FdbKey => 12, 2;
         FdbEntry => 16, 4;
         ForwardKey => 20, 4;
-        ForwardEntry => 20, 4;
-        FlowKey => 44, 4;
-        Path => 24, 4;
-        FlowEntry => 84, 4;
-        BindingKey => 24, 4;
-        BindingEntry => 32, 4;
+        ForwardEntry => 24, 4;
+        Endpoint => 20, 4;
+        Detours => 324, 4;
+        Bucket => 64, 8;
+        Pool => 16, 4;
+        Endpoints => 12, 4;
+        FlowKey => 16, 4;
+        PathEntry => 24, 4;
+        Connection => 64, 8;
+        BindingKey => 20, 4;
+        Binding => 56, 4;
+        GuestUse => 40, 4;
+        FragmentKey => 16, 4;
+        FragmentEntry => 24, 4;
+        HeldKey => 20, 4;
+        HeldFragment => 12 + 2048, 4;
+        ConnectionEvent => 56, 4;
         VportStats => 32 + 64 * 8, 8;
         expiry::Header => 16, 4;
     }

@@ -18,22 +18,26 @@ pub mod bytes;
 pub mod config;
 pub mod conntrack;
 pub mod drop;
+pub mod event;
 pub mod fdb;
 pub mod flow;
 pub mod forward;
+pub mod fragment;
+pub mod index;
 pub mod names;
 pub mod nat;
+pub mod socket;
 pub mod stats;
 pub mod vport;
 pub mod word;
 
 pub use bytes::{Be16, Ip, Mac};
 pub use drop::DropReason;
-pub use word::Word;
+pub use word::{DoubleWord, Word};
 
 /// Version of every layout in this crate. A change of any of them bumps it: maps pinned under another
 /// version are never mixed with programs of this one.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Seconds on the kernel's coarse monotonic clock (`CLOCK_MONOTONIC_COARSE`), wrapped to 32 bits.
 ///

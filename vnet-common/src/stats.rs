@@ -34,10 +34,20 @@ pub enum EventCount {
     ConnectionsExpired = 4,
     /// Two CPUs began one connection; the later one took the earlier one's.
     ConnectionRaces = 5,
+    /// ICMP errors sent about packets that were dropped.
+    IcmpErrorsSent = 6,
+    /// ICMP errors not sent because the port had enough of them this second (RFC 1812 4.3.2.8).
+    IcmpErrorsLimited = 7,
+    /// Connections ended to make room: nobody had answered, or they were over.
+    ConnectionsSpared = 8,
+    /// Connections ended because somebody asked for it.
+    ConnectionsFlushed = 9,
+    /// Events of connections that followers were not told of, as `EVENTS` was full.
+    EventsLost = 10,
 }
 
 impl EventCount {
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 11;
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
         (Self::FdbFull, "fdb-full"),
         (Self::FloodRefused, "flood-refused"),
@@ -45,5 +55,10 @@ impl EventCount {
         (Self::ConnectionsCreated, "connections-created"),
         (Self::ConnectionsExpired, "connections-expired"),
         (Self::ConnectionRaces, "connection-races"),
+        (Self::IcmpErrorsSent, "icmp-errors-sent"),
+        (Self::IcmpErrorsLimited, "icmp-errors-limited"),
+        (Self::ConnectionsSpared, "connections-spared"),
+        (Self::ConnectionsFlushed, "connections-flushed"),
+        (Self::EventsLost, "events-lost"),
     ];
 }

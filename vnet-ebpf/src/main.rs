@@ -5,13 +5,20 @@
 fn main() {}
 
 #[cfg(target_arch = "bpf")]
+mod sockets;
+
+#[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
         bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
         macros::{classifier, xdp},
         programs::{TcContext, XdpContext},
     };
-    use vnet_common::{fdb::FdbKey, flow::FlowKey, names::expiry, nat::BindingKey};
+    use vnet_common::{
+        fdb::FdbKey,
+        fragment::{FragmentKey, HeldKey},
+        names::expiry,
+    };
     use vnet_ebpf::{
         context::{tc, tc::TcFrame, xdp::XdpFrame},
         datapath::{self, Outcome, Verdict, expire},
@@ -52,29 +59,39 @@ mod programs {
 
     #[classifier]
     pub fn expire_flows(context: TcContext) -> i32 {
-        for_each_key(&context, |key: &FlowKey, force, now| expire::expire_flow(&BpfTables, key, force, now))
+        for_each_key(&context, |index: &u32, mode, now| expire::expire_connection(&BpfTables, *index, mode, now))
     }
 
     #[classifier]
     pub fn expire_bindings(context: TcContext) -> i32 {
-        for_each_key(&context, |key: &BindingKey, force, now| expire::expire_binding(&BpfTables, key, force, now))
+        for_each_key(&context, |index: &u32, mode, now| expire::expire_binding(&BpfTables, *index, mode, now))
+    }
+
+    #[classifier]
+    pub fn expire_frags(context: TcContext) -> i32 {
+        for_each_key(&context, |key: &FragmentKey, mode, now| expire::expire_fragment(&BpfTables, key, mode, now))
+    }
+
+    #[classifier]
+    pub fn expire_held(context: TcContext) -> i32 {
+        for_each_key(&context, |key: &HeldKey, mode, now| expire::expire_held(&BpfTables, key, mode, now))
     }
 
     #[classifier]
     pub fn expire_fdb(context: TcContext) -> i32 {
-        for_each_key(&context, |key: &FdbKey, force, now| expire::expire_fdb(&BpfTables, key, force, now))
+        for_each_key(&context, |key: &FdbKey, mode, now| expire::expire_fdb(&BpfTables, key, mode, now))
     }
 
     /// Runs over the keys behind the header; the action is how many were deleted.
     #[inline(always)]
-    fn for_each_key<K: Copy>(context: &TcContext, expire: impl Fn(&K, bool, u32) -> bool) -> i32 {
+    fn for_each_key<K: Copy>(context: &TcContext, expire: impl Fn(&K, expiry::Mode, u32) -> bool) -> i32 {
         let Ok(header) = context.load::<expiry::Header>(0) else { return 0 };
         let now = tc::coarse_seconds();
         let mut deleted = 0;
-        repeat(header.count.min(expiry::MAX_KEYS), |slot| {
+        repeat(header.count.min(const { expiry::most::<K>() }), |slot| {
             let offset = size_of::<expiry::Header>() + slot as usize * size_of::<K>();
             match context.load::<K>(offset) {
-                Ok(key) => deleted += i32::from(expire(&key, header.force != 0, now)),
+                Ok(key) => deleted += i32::from(expire(&key, expiry::Mode::from_u32(header.mode), now)),
                 Err(_) => return false,
             }
             true
@@ -88,8 +105,9 @@ mod programs {
     fn tc_action<const AT_INGRESS: bool>(frame: &TcFrame<AT_INGRESS>, outcome: Outcome) -> i32 {
         match outcome {
             Ok(Verdict::NotOurs | Verdict::PassUp | Verdict::ToHost) => TC_ACT_UNSPEC,
-            Ok(Verdict::Sent) => frame.action(),
-            Ok(Verdict::Flooded) | Err(_) => TC_ACT_SHOT,
+            // What was dropped may have become an ICMP error, on its way back.
+            Ok(Verdict::Sent) | Err(_) => frame.action(),
+            Ok(Verdict::Flooded | Verdict::Kept) => TC_ACT_SHOT,
         }
     }
 

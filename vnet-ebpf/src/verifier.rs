@@ -49,6 +49,15 @@ pub fn unknown(number: usize) -> usize {
     copy as usize
 }
 
+/// A length that helpers take for a buffer of `MOST` bytes (a power of two): below it, and no runt; 0 for
+/// any other.
+#[inline(always)]
+pub fn size<const MOST: usize>(length: u32) -> u32 {
+    let size = unknown(length as usize) & const { MOST - 1 };
+    // Compared by order: kernels before 6.8 learn nothing of a comparison with zero ("invalid zero-sized read").
+    if size < 14 || size != length as usize { 0 } else { size as u32 }
+}
+
 /// Calls `body` with 0, 1, … below `count`, until it returns false.
 ///
 /// `bpf_loop` (kernel ≥ 5.17): an unrolled walk over a thousand ports costs the verifier its patience

@@ -28,10 +28,18 @@ mod bindings;
 mod bridging;
 #[path = "datapath/checksums.rs"]
 mod checksums;
+#[path = "datapath/errors.rs"]
+mod errors;
 #[path = "datapath/expiry.rs"]
 mod expiry;
+#[path = "datapath/filtering.rs"]
+mod filtering;
+#[path = "datapath/fragments.rs"]
+mod fragments;
 #[path = "datapath/guard.rs"]
 mod guard;
+#[path = "datapath/hairpin.rs"]
+mod hairpin;
 #[path = "datapath/inbound.rs"]
 mod inbound;
 #[path = "datapath/invariants.rs"]
@@ -40,16 +48,34 @@ mod invariants;
 mod learning;
 #[path = "datapath/outbound.rs"]
 mod outbound;
+#[path = "datapath/pairs.rs"]
+mod pairs;
+#[path = "datapath/pairs_threads.rs"]
+mod pairs_threads;
 #[path = "datapath/paths.rs"]
 mod paths;
+#[path = "datapath/pick_up.rs"]
+mod pick_up;
+#[path = "datapath/ports.rs"]
+mod ports;
 #[path = "datapath/properties.rs"]
 mod properties;
+#[path = "datapath/quotas.rs"]
+mod quotas;
 #[path = "datapath/races.rs"]
 mod races;
+#[path = "datapath/refresh.rs"]
+mod refresh;
 #[path = "datapath/routed.rs"]
 mod routed;
+#[path = "datapath/sockets.rs"]
+mod sockets;
 #[path = "datapath/tcp.rs"]
 mod tcp;
+#[path = "datapath/transport.rs"]
+mod transport;
+#[path = "datapath/ways.rs"]
+mod ways;
 
 /// The same cases in every run; what fails is printed, not kept in a file.
 fn deterministic(cases: u32) -> Config {

@@ -42,7 +42,7 @@ pub enum Refusal {
     BadTarget(String),
     #[error("the ranges differ in length: {listen} listens on {listen_count} ports, {target} has {target_count}")]
     RangesDiffer { listen: String, listen_count: u32, target: String, target_count: u32 },
-    #[error("'{0}' is not a protocol that can be forwarded: tcp or udp")]
+    #[error("'{0}' is not a protocol that can be forwarded: tcp, udp or sctp")]
     BadProtocol(String),
     #[error("VLAN {0} is not one: take 1 to 4094")]
     BadVlan(u16),
@@ -72,6 +72,10 @@ pub enum Refusal {
     SettingTwice(String),
     #[error("{0}")]
     BadRequest(String),
+    #[error("flush ends connections: say which (as --src 192.168.122.10 or --state unreplied), or --all for every one")]
+    FlushOfAll,
+    #[error("--all and filters contradict each other: leave one of them out")]
+    FlushOfAllFiltered,
     #[error("the API has no such path")]
     NoPath,
 
@@ -160,6 +164,12 @@ pub enum Refusal {
         "{protocol} port {port} is taken by a socket of this host on {address}: stop that service or listen elsewhere"
     )]
     ListenTakenBySocket { protocol: &'static str, port: u16, address: IpAddr },
+    #[error(
+        "{protocol} port {port} is taken by a socket of this host on {address}: stop that service, listen elsewhere or leave out --loopback"
+    )]
+    LoopbackTakenBySocket { protocol: &'static str, port: u16, address: IpAddr },
+    #[error("--loopback goes with all addresses of the host: leave it out, or leave out {0}")]
+    LoopbackBesideAddress(Ipv4Addr),
     #[error("{wanted} overlaps ports {first}-{last}, which network '{network}' translates with: listen below {first}")]
     ListenTakenBySnat { wanted: ForwardKeyText, network: NetworkName, first: u16, last: u16 },
     #[error(

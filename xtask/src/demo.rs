@@ -93,12 +93,14 @@ struct Demo<'a> {
 
 impl Demo<'_> {
     /// What tells this vnet from one that the machine may run already.
-    fn environment(&self) -> [(&'static str, PathBuf); 4] {
+    fn environment(&self) -> [(&'static str, PathBuf); 5] {
         [
             ("VNET_SOCKET", self.sandbox.file("vnet.sock")),
             ("VNET_STATE_DIR", self.sandbox.file("state")),
             ("VNET_RUN_DIR", self.sandbox.file("run")),
             ("VNET_PIN_DIR", self.sandbox.file("bpf")),
+            // Nothing on this machine's own cgroups.
+            ("VNET_CGROUP", PathBuf::from("none")),
         ]
     }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod coturn;
 mod demo;
 mod interrupt;
 mod lint;

@@ -1,5 +1,6 @@
 //! The distribution's packages that tests and demo use, and apt.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -87,6 +88,22 @@ pub fn install(packages: &[&str]) -> Result<()> {
     println!("setup: apt-get install --no-install-recommends {}", packages.join(" "));
     process::capture(apt_get().args(["-q", "-y", "install", "--no-install-recommends"]).args(packages), INSTALL_LIMIT)?
         .success("apt-get install")?;
+    Ok(())
+}
+
+/// Downloads a package and those that it needs and this machine lacks into `archives`; installs nothing.
+pub fn download(package: &str, archives: &Path) -> Result<()> {
+    refresh()?;
+    if !candidates(&[package])?.has(package) {
+        bail!("this distribution's archives have no package {package}");
+    }
+    println!("setup: apt-get install --download-only {package}");
+    let archives = format!("Dir::Cache::archives={}", archives.display());
+    process::capture(
+        apt_get().args(["-o", &archives, "-q", "-y", "install", "--no-install-recommends", "--download-only", package]),
+        INSTALL_LIMIT,
+    )?
+    .success("apt-get install --download-only")?;
     Ok(())
 }
 

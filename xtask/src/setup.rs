@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::toolchain::{BpfToolchain, Provider};
 use crate::workspace::Workspace;
-use crate::{packages, process, toolchain};
+use crate::{coturn, packages, process, toolchain};
 
 /// Install what building, testing and the demo need.
 ///
@@ -52,6 +52,9 @@ fn install_programs(workspace: &Workspace) -> Result<()> {
     if !missing.is_empty() {
         packages::install_missing(&missing).with_context(|| format!("missing packages: {}", missing.join(" ")))?;
     }
+    if !coturn::is_there(workspace) {
+        coturn::unpack(workspace).context("the STUN judge of the NAT tests")?;
+    }
     let components = missing_components(workspace);
     if !components.is_empty() {
         println!("setup: rustup component add {}", components.join(" "));
@@ -71,6 +74,9 @@ fn check(workspace: &Workspace) -> Result<()> {
         println!("setup: the programs for tests and demo are installed");
     } else {
         missing.push(format!("packages {}", packages.join(" ")));
+    }
+    if !coturn::is_there(workspace) {
+        missing.push("coturn (unpacked, not installed)".to_owned());
     }
     let components = missing_components(workspace);
     if !components.is_empty() {

@@ -54,6 +54,8 @@ fn vnet(core: usize) -> Result<Path> {
     let world = world()?;
     let vnet = Daemon::start(&world)?;
     vnet.line(&format!("network add {NETWORK} --mode nat --subnet {SUBNET} --uplink {UPLINK}"))?;
+    // One guest stands for many here: no share of the ports is too large for it.
+    vnet.line(&format!("network set {NETWORK} guest-ports off guest-connections off"))?;
     vnet.line(&format!("port add {NETWORK} {}", world.guest(1).port))?;
     let network = vnet.json(&format!("network show {NETWORK}"))?;
     let gateway = network.get("gateway").context("no gateway")?;

@@ -40,9 +40,13 @@ fn expected_counters(case: &Case) -> Vec<String> {
     let length = case.frame.len();
     let sent = |port: &Port| format!("{} tx 1 frames {length} bytes", port.device());
     let mut lines = match &case.expect {
-        Expect::NotOurs => return Vec::new(),
+        Expect::NotOurs | Expect::Kept => return Vec::new(),
         Expect::ToHost => Vec::new(),
         Expect::Drop(reason) => vec![format!("{} drop {} 1", case.from.device(), reason.name())],
+        Expect::Refuses(reason, frame) => vec![
+            format!("{} drop {} 1", case.from.device(), reason.name()),
+            format!("{} tx 1 frames {} bytes", case.from.device(), frame.len()),
+        ],
         Expect::Sends(port, _) | Expect::Resolves(port, _) => vec![sent(port)],
         Expect::Answers(_) => vec![sent(&case.from)],
         Expect::Floods(ports) | Expect::FloodsAndToHost(ports) => ports.iter().map(sent).collect(),
@@ -74,8 +78,10 @@ pub fn on_tc(switch: &mut Switch, case: &Case) -> Result<()> {
     let (verdict, bytes) = match &case.expect {
         Expect::NotOurs | Expect::ToHost => (tc::NEXT, Some(&case.frame)),
         Expect::FloodsAndToHost(_) => (tc::NEXT, Some(&case.frame)),
-        Expect::Drop(_) | Expect::Floods(_) => (tc::DROP, None),
-        Expect::Sends(_, frame) | Expect::Answers(frame) | Expect::Resolves(_, frame) => (tc::REDIRECT, Some(frame)),
+        Expect::Drop(_) | Expect::Floods(_) | Expect::Kept => (tc::DROP, None),
+        Expect::Sends(_, frame) | Expect::Answers(frame) | Expect::Resolves(_, frame) | Expect::Refuses(_, frame) => {
+            (tc::REDIRECT, Some(frame))
+        }
     };
     let expected = expected_counters(case);
     ensure!(
@@ -99,7 +105,7 @@ pub fn on_xdp(switch: &mut Switch, case: &Case) -> Result<bool> {
         return Ok(false);
     }
     prepare(switch, case)?;
-    let tables = (maps::Flows::all(&switch.ebpf)?.len(), maps::Bindings::all(&switch.ebpf)?.len());
+    let tables = (maps::Connections::live(&switch.ebpf)?.len(), maps::Bindings::live(&switch.ebpf)?.len());
     let before = switch.counters()?;
     let run = switch.xdp(case.from, &case.frame)?;
     let counted = moved(&before, &switch.counters()?);
@@ -108,7 +114,7 @@ pub fn on_xdp(switch: &mut Switch, case: &Case) -> Result<bool> {
             ensure!(!case.accelerated, "left to TC");
             same(&run.bytes, &case.frame).context("passed, but changed")?;
             ensure!(counted.is_empty(), "passed, but counted {counted:?}");
-            let after = (maps::Flows::all(&switch.ebpf)?.len(), maps::Bindings::all(&switch.ebpf)?.len());
+            let after = (maps::Connections::live(&switch.ebpf)?.len(), maps::Bindings::live(&switch.ebpf)?.len());
             ensure!(after == tables, "passed, but left entries: flows and bindings {tables:?} → {after:?}");
             // And TC makes of it what it always makes.
             let again = switch.tc(case.from, &case.frame)?;

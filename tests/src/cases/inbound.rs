@@ -2,7 +2,7 @@
 
 use vnet_common::DropReason::*;
 
-use super::{Case, Expect, at, from_outside, on_the_wire, to_gateway, to_guest};
+use super::{Case, Expect, TTL_EXCEEDED, at, from_outside, on_the_wire, to_gateway, to_guest};
 use crate::{
     frame::{Ipv4, TCP, UDP, tagged},
     switch::{GUEST1, GUEST3, HOST2, Port, Setup},
@@ -79,8 +79,14 @@ fn opening() -> Vec<Case> {
 fn not_forwarded() -> Vec<Case> {
     let segment = |flags| Ipv4::tcp(at(OUTSIDE, 40_000), at(HOST, 8080), flags, b"");
     let mut cases = vec![
-        Case::drops("a forwarded SYN with TTL 1", Port::Uplink, from_outside(&syn(at(HOST, 8080)).ttl(1)), TtlExceeded)
-            .setup(forwards),
+        Case::refuses(
+            "a forwarded SYN with TTL 1",
+            Port::Uplink,
+            from_outside(&syn(at(HOST, 8080)).ttl(1)),
+            TtlExceeded,
+            TTL_EXCEEDED,
+        )
+        .setup(forwards),
         // Two forwards lead to one guest's port: the second connection from there cannot be told apart.
         Case::drops("a tuple that is taken", Port::Uplink, from_outside(&syn(at(HOST2, 8081))), TupleTaken)
             .setup(forwards)
@@ -101,10 +107,10 @@ fn not_forwarded() -> Vec<Case> {
         ("SYN/ACK", segment(SYN | ACK)),
         ("the guest itself", syn(at(GUEST1.1, 80))),
         ("the gateway", syn(at(GATEWAY, 22))),
-        ("a later fragment", syn(at(HOST, 8080)).fragment(0x0003)),
     ] {
         cases.push(from_wire(&format!("not forwarded: {name}"), &packet, Expect::ToHost));
     }
+    cases.push(from_wire("a fragment before its first", &syn(at(HOST, 8080)).fragment(0x0003), Expect::Kept));
     cases
 }
 

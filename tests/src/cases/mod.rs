@@ -4,8 +4,11 @@
 pub mod bridging;
 pub mod check;
 pub mod inbound;
+pub mod matrix;
 pub mod outbound;
 pub mod parsing;
+pub mod refusals;
+pub mod transport;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -14,7 +17,14 @@ use vnet_common::DropReason;
 use crate::{
     frame::{Ipv4, Mac},
     switch::{GATEWAY_MAC, GUEST1, OUTSIDE_MAC, Port, Setup, UPLINK_MAC},
+    topology::{GATEWAY, HOST},
 };
+
+/// ICMP errors: type and code.
+pub const NET_UNREACHABLE: [u8; 2] = [3, 0];
+pub const TOO_BIG: [u8; 2] = [3, 4];
+pub const PROHIBITED: [u8; 2] = [3, 13];
+pub const TTL_EXCEEDED: [u8; 2] = [11, 0];
 
 /// What must come of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +34,10 @@ pub enum Expect {
     /// Left to the host, untouched.
     ToHost,
     Drop(DropReason),
+    /// Dropped, and the sender told so by this frame.
+    Refuses(DropReason, Vec<u8>),
+    /// A fragment that is kept until its datagram's first one comes; counted then.
+    Kept,
     /// Leaves by this port, as this frame.
     Sends(Port, Vec<u8>),
     /// Leaves by this port as this frame, but for the link addresses, which the kernel finds out.
@@ -69,6 +83,24 @@ impl Case {
         Self::new(name, from, frame, Expect::Drop(reason))
     }
 
+    /// Dropped, and answered by an ICMP error of this type and code.
+    pub fn refuses(name: impl Into<String>, from: Port, frame: Vec<u8>, reason: DropReason, kind: [u8; 2]) -> Self {
+        Self::refuses_with_mtu(name, from, frame, reason, (kind, 0))
+    }
+
+    pub fn refuses_with_mtu(
+        name: impl Into<String>,
+        from: Port,
+        frame: Vec<u8>,
+        reason: DropReason,
+        (kind, mtu): ([u8; 2], u16),
+    ) -> Self {
+        let router = if from == Port::Uplink { HOST } else { GATEWAY };
+        let link = |at: usize| Mac(std::array::from_fn(|octet| frame[at + octet]));
+        let answer = Ipv4::icmp_refusal(router, kind, mtu, &frame).frame(link(6), link(0));
+        Self::new(name, from, frame, Expect::Refuses(reason, answer))
+    }
+
     pub fn setup(mut self, change: impl FnOnce(&mut Setup)) -> Self {
         change(&mut self.setup);
         self
@@ -90,7 +122,16 @@ impl Case {
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [parsing::cases(), bridging::cases(), outbound::cases(), inbound::cases()].concat()
+    [
+        parsing::cases(),
+        bridging::cases(),
+        outbound::cases(),
+        inbound::cases(),
+        refusals::cases(),
+        transport::cases(),
+        matrix::cases(),
+    ]
+    .concat()
 }
 
 /// Guest 1's packet to the gateway.

@@ -2,7 +2,7 @@
 
 use vnet_common::DropReason::*;
 
-use super::{Case, Expect, at, from_outside, on_the_wire, to_gateway, to_guest};
+use super::{Case, Expect, PROHIBITED, TOO_BIG, TTL_EXCEEDED, at, from_outside, on_the_wire, to_gateway, to_guest};
 use crate::{
     checksum,
     frame::{ICMP, Ipv4, UDP},
@@ -23,6 +23,10 @@ fn sends(packet: Ipv4) -> Expect {
 
 fn guest_sends(name: &str, packet: &Ipv4, expect: Expect) -> Case {
     Case::new(name, Port::Guest1, to_gateway(packet), expect)
+}
+
+fn guest_refuses(name: &str, packet: &Ipv4, reason: vnet_common::DropReason, error: ([u8; 2], u16)) -> Case {
+    Case::refuses_with_mtu(name, Port::Guest1, to_gateway(packet), reason, error)
 }
 
 /// A guest's datagram, and the same with the host's address.
@@ -50,10 +54,10 @@ fn new_flows() -> Vec<Case> {
         guest_sends("ICMP echo", &echo, sends(Ipv4::icmp_echo(HOST, OUTSIDE, 8, 50_000, b"ping"))),
         guest_sends("by a router to beyond", &far, sends(far_out)),
         guest_sends("TTL 2", &inside.clone().ttl(2), sends(outside.clone().ttl(2))),
-        Case::drops("TTL 1 on a known flow", Port::Guest1, to_gateway(&inside.clone().ttl(1)), TtlExceeded)
+        guest_refuses("TTL 1 on a known flow", &inside.clone().ttl(1), TtlExceeded, (TTL_EXCEEDED, 0))
             .after(Port::Guest1, to_gateway(&inside)),
         guest_sends("IP options are kept", &inside.clone().options(&options), sends(outside.options(&options))),
-        Case::drops("a datagram longer than the uplink's MTU", Port::Guest1, to_gateway(&udp(&[0; 1473]).0), OverMtu),
+        guest_refuses("a datagram longer than the uplink's MTU", &udp(&[0; 1473]).0, OverMtu, (TOO_BIG, 1500)),
     ]
 }
 
@@ -140,13 +144,12 @@ fn replies() -> Vec<Case> {
         )
         .setup(|setup| setup.snat = (60_000, 60_000))
         .after(Port::Guest1, to_gateway(&echo)),
-        Case::drops("an answer with TTL 1", Port::Uplink, ttl_1(), TtlExceeded).after(open.0, open.1.clone()),
+        Case::refuses("an answer with TTL 1", Port::Uplink, ttl_1(), TtlExceeded, TTL_EXCEEDED)
+            .after(open.0, open.1.clone()),
     ];
     // What differs in one field from the answer is the host's.
     for (name, packet) in [
         ("another port", Ipv4::udp(at(OUTSIDE, 53), at(HOST, 50_001), b"answer")),
-        ("another source port", Ipv4::udp(at(OUTSIDE, 54), at(HOST, 50_000), b"answer")),
-        ("another source", Ipv4::udp(at(INTERNET, 53), at(HOST, 50_000), b"answer")),
         ("another protocol", Ipv4::tcp(at(OUTSIDE, 53), at(HOST, 50_000), ACK, b"answer")),
         ("the guest's own address", Ipv4::udp(at(OUTSIDE, 53), at(GUEST1.1, 50_000), b"answer")),
     ] {
@@ -154,6 +157,18 @@ fn replies() -> Vec<Case> {
             case(&format!("no answer: {name}"), from_outside(&packet), Expect::ToHost).after(open.0, open.1.clone()),
         );
     }
+    // Filtering is address-dependent (RFC 4787 REQ-8).
+    let other_port = |dst| Ipv4::udp(at(OUTSIDE, 54), dst, b"other");
+    let other_address = Ipv4::udp(at(INTERNET, 53), at(HOST, 50_000), b"answer");
+    cases.extend([
+        case(
+            "an address that the guest has sent to, from another port",
+            from_outside(&other_port(at(HOST, 50_000))),
+            Expect::Sends(Port::Guest1, to_guest(GUEST1.0, other_port(at(GUEST1.1, 50_000)))),
+        )
+        .after(open.0, open.1.clone()),
+        case("another address", from_outside(&other_address), Expect::Drop(Filtered)).after(open.0, open.1),
+    ]);
     cases
 }
 
@@ -176,7 +191,7 @@ fn ports() -> Vec<Case> {
         )),
         one(guest_sends("one binding for every destination", &to_internet, sends(to_internet_out)))
             .after(Port::Guest1, to_gateway(&inside)),
-        one(Case::drops("the range is used up", Port::Guest2, from_guest2.clone(), PortsExhausted))
+        one(Case::refuses("the range is used up", Port::Guest2, from_guest2.clone(), PortsExhausted, PROHIBITED))
             .after(Port::Guest1, to_gateway(&inside)),
         one(Case::new(
             "TCP's ports are not UDP's",
@@ -212,7 +227,13 @@ fn routed() -> Vec<Case> {
             from_outside(&back),
             Expect::Sends(Port::Guest1, to_guest(GUEST1.0, back.clone())),
         )),
-        routed(Case::drops("routed: TTL 1 on the way back", Port::Uplink, from_outside(&back.ttl(1)), TtlExceeded)),
+        routed(Case::refuses(
+            "routed: TTL 1 on the way back",
+            Port::Uplink,
+            from_outside(&back.ttl(1)),
+            TtlExceeded,
+            TTL_EXCEEDED,
+        )),
         routed(Case::new(
             "routed: the gateway's own address",
             Port::Uplink,

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use vnet_common::DropReason::{self, *};
 
-use super::{Case, Expect, at, from_outside, on_the_wire, to_gateway};
+use super::{Case, Expect, NET_UNREACHABLE, PROHIBITED, TTL_EXCEEDED, at, from_outside, on_the_wire, to_gateway};
 use crate::{
     frame::{ETHERTYPE_TEST, ICMP, Ipv4, Mac, TCP, UDP, arp, arp_request, ethernet, tagged},
     switch::{ELSEWHERE, GATEWAY_MAC, GUEST1, GUEST2, Port, UNREACHABLE},
@@ -69,14 +69,18 @@ fn malformed() -> Vec<Case> {
         guest_drops("total length below the header's", spoilt(16, &[0, 19]), InvalidIpv4),
         guest_drops("total length beyond the frame", spoilt(16, &[0, 33]), TruncatedIpv4),
         guest_drops("total length far beyond the frame", spoilt(16, &[0xff, 0xff]), TruncatedIpv4),
-        guest_drops("first fragment", fragment(0x2000), FragmentNotTranslated),
-        guest_drops("middle fragment", fragment(0x2001), FragmentNotTranslated),
-        guest_drops("last fragment", fragment(0x0001), FragmentNotTranslated),
+        Case::new("middle fragment before the first", Port::Guest1, fragment(0x2001), Expect::Kept),
+        Case::new("last fragment before the first", Port::Guest1, fragment(0x0001), Expect::Kept),
+        guest_drops(
+            "first fragment with half a header",
+            to_gateway(&Ipv4::new(GUEST1.1, OUTSIDE, UDP, vec![0; 4]).fragment(0x2000)),
+            TruncatedL4,
+        ),
         guest_drops("GRE", to_gateway(&Ipv4::new(GUEST1.1, OUTSIDE, 47, vec![0; 20])), UnsupportedProtocol),
         guest_drops(
             "ICMP destination unreachable",
             to_gateway(&Ipv4::new(GUEST1.1, OUTSIDE, ICMP, vec![3; 36]).with_l4_checksum(2)),
-            UnsupportedProtocol,
+            IcmpErrorStray,
         ),
         // "Don't fragment" is no fragment, and padding behind the packet is none of it.
         Case::new(
@@ -157,20 +161,24 @@ fn arp_cases() -> Vec<Case> {
     ]
 }
 
+fn guest_refuses(name: &str, frame: Vec<u8>, reason: vnet_common::DropReason, kind: [u8; 2]) -> Case {
+    Case::refuses(name, Port::Guest1, frame, reason, kind)
+}
+
 fn not_routed() -> Vec<Case> {
     let to = |dst: Ipv4Addr| to_gateway(&Ipv4::udp(at(GUEST1.1, 50_000), at(dst, 53), b"abcd"));
     let foreign = Ipv4::udp(at(Ipv4Addr::new(10, 99, 0, 1), 50_000), at(OUTSIDE, 53), b"abcd");
     let tcp = |flags| to_gateway(&Ipv4::tcp(at(GUEST1.1, 50_000), at(OUTSIDE, 80), flags, b""));
     vec![
-        guest_drops("TTL 1", to_gateway(&udp().ttl(1)), TtlExceeded),
-        guest_drops("TTL 0", to_gateway(&udp().ttl(0)), TtlExceeded),
+        guest_refuses("TTL 1", to_gateway(&udp().ttl(1)), TtlExceeded, TTL_EXCEEDED),
+        guest_refuses("TTL 0", to_gateway(&udp().ttl(0)), TtlExceeded, TTL_EXCEEDED),
         guest_drops("multicast to the gateway", to(Ipv4Addr::new(224, 0, 0, 251)), MulticastNotRouted),
         guest_drops("broadcast to the gateway", to(Ipv4Addr::BROADCAST), MulticastNotRouted),
         guest_drops("class E to the gateway", to(Ipv4Addr::new(240, 0, 0, 1)), MulticastNotRouted),
         guest_drops("another guest by way of the gateway", to(GUEST2.1), GuestsApart),
         guest_drops("a foreign source address", to_gateway(&foreign), ForeignSource),
-        guest_drops("an unreachable route", to(UNREACHABLE), NoRoute),
-        guest_drops("a route out of no uplink", to(ELSEWHERE), NotAnUplink),
+        guest_refuses("an unreachable route", to(UNREACHABLE), NoRoute, NET_UNREACHABLE),
+        guest_refuses("a route out of no uplink", to(ELSEWHERE), NotAnUplink, NET_UNREACHABLE),
         guest_drops("a tagged packet for the gateway", tagged(5, &to(OUTSIDE)), VlanNotRouted),
         guest_drops("ACK of no connection", tcp(0x10), NoConnection),
         guest_drops("RST of no connection", tcp(0x04), NoConnection),
@@ -182,8 +190,9 @@ fn not_routed() -> Vec<Case> {
             NoConnection,
         ),
         guest_drops("a stopped network", to(OUTSIDE), NoNetwork).setup(|setup| setup.mode = 0),
-        guest_drops("host-only", to(OUTSIDE), OutsideRefused).setup(|setup| setup.mode = 4),
-        guest_drops("an uplink without address", to(OUTSIDE), NoExternalAddress).setup(|setup| setup.external = None),
+        guest_refuses("host-only", to(OUTSIDE), OutsideRefused, PROHIBITED).setup(|setup| setup.mode = 4),
+        guest_refuses("an uplink without address", to(OUTSIDE), NoExternalAddress, NET_UNREACHABLE)
+            .setup(|setup| setup.external = None),
     ]
 }
 

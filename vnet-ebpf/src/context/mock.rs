@@ -11,7 +11,7 @@ use std::{
     rc::Rc,
 };
 
-use vnet_common::{Be16, DropReason, Ip, Seconds};
+use vnet_common::{Be16, DropReason, Ip, Seconds, fragment::HELD_BYTES};
 
 use super::{Covers, Frame, Pod, Route, RouteQuery, Side, ZeroChecksum};
 use crate::wire::checksum;
@@ -227,6 +227,44 @@ impl<const COMPLETE: bool, const AT_INGRESS: bool> Frame for MockFrame<COMPLETE,
         };
         *field = new.to_ne_bytes();
         Ok(())
+    }
+
+    fn byte(&mut self, offset: u32) -> Option<u8> {
+        if COMPLETE { self.bytes.get(offset as usize).copied() } else { None }
+    }
+
+    fn repeat(&mut self, turns: u32, mut step: impl FnMut(&mut Self, u32) -> bool) {
+        (0..turns).all(|turn| step(self, turn));
+    }
+
+    fn quote(&mut self, length: u32, room: u32) -> Result<(), DropReason> {
+        let length = length as usize;
+        if !COMPLETE || self.tag.is_some() || length > self.bytes.len() {
+            return Err(DropReason::RewriteFailed);
+        }
+        self.bytes.truncate(length);
+        let behind_ethernet = 14;
+        self.bytes.splice(behind_ethernet..behind_ethernet, vec![0; room as usize]);
+        self.linear = self.bytes.len();
+        self.gso_size = 0;
+        Ok(())
+    }
+
+    fn copy_out(&mut self, bytes: &mut [u8; HELD_BYTES]) -> u32 {
+        match bytes.get_mut(..self.bytes.len()) {
+            Some(place) if COMPLETE => {
+                place.copy_from_slice(&self.bytes);
+                self.len()
+            }
+            _ => 0,
+        }
+    }
+
+    fn become_copy(&mut self, bytes: &[u8; HELD_BYTES], length: u32) -> bool {
+        let Some(copy) = bytes.get(..length as usize) else { return false };
+        self.bytes = copy.to_vec();
+        self.linear = self.bytes.len();
+        COMPLETE
     }
 
     fn route(&mut self, query: &RouteQuery) -> Route {

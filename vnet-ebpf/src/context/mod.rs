@@ -5,6 +5,11 @@
 
 #[cfg(not(target_arch = "bpf"))]
 pub mod mock;
+#[cfg(not(target_arch = "bpf"))]
+pub mod mock_socket;
+#[cfg(target_arch = "bpf")]
+pub mod sock_addr;
+pub mod socket;
 #[cfg(target_arch = "bpf")]
 pub mod tc;
 #[cfg(target_arch = "bpf")]
@@ -18,7 +23,7 @@ use network_types::{
     udp::UdpHdr,
     vlan::VlanHdr,
 };
-use vnet_common::{Be16, DropReason, Ip, Mac, Seconds};
+use vnet_common::{Be16, DropReason, Ip, Mac, Seconds, fragment::HELD_BYTES};
 
 /// A value that can be copied out of and into packet bytes.
 ///
@@ -125,6 +130,23 @@ pub trait Frame {
         covers: Covers,
         zero: ZeroChecksum,
     ) -> Result<(), DropReason>;
+
+    /// Copies one byte out of the frame, wherever it lies. By a call: for slow paths, and not at XDP.
+    fn byte(&mut self, offset: u32) -> Option<u8>;
+
+    /// Calls `step` with 0, 1, … below `turns`, until it returns false.
+    fn repeat(&mut self, turns: u32, step: impl FnMut(&mut Self, u32) -> bool);
+
+    /// Cuts the frame (untagged IP) to its first `length` bytes, and puts `room` zeros between the Ethernet
+    /// header and the packet. A GSO frame is one packet from then on; a partial checksum stays so, where it
+    /// is. All of the frame can be read then. Not at XDP.
+    fn quote(&mut self, length: u32, room: u32) -> Result<(), DropReason>;
+
+    /// Copies the whole frame into `bytes`; returns its length, 0 where it does not fit. Not at XDP.
+    fn copy_out(&mut self, bytes: &mut [u8; HELD_BYTES]) -> u32;
+
+    /// Makes the frame a copy of one that [`Frame::copy_out`] gave out. Not at XDP.
+    fn become_copy(&mut self, bytes: &[u8; HELD_BYTES], length: u32) -> bool;
 
     /// Asks the kernel for the way to an address.
     fn route(&mut self, query: &RouteQuery) -> Route;

@@ -5,16 +5,18 @@ use core::mem;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_NO_NEIGH,
-        BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT, bpf_fib_lookup, bpf_redir_neigh,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_FRAG_NEEDED,
+        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_fib_lookup, bpf_redir_neigh,
     },
     helpers::generated::{
         bpf_clone_redirect, bpf_fib_lookup as fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns,
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_pull_data,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
-use vnet_common::{Be16, DropReason, Ip, Mac, Seconds};
+use vnet_common::{Be16, DropReason, Ip, Mac, Seconds, fragment::HELD_BYTES};
 
 use super::{Covers, Frame, Pod, Route, RouteQuery, Side, ZeroChecksum};
 use crate::verifier;
@@ -51,7 +53,7 @@ impl<const AT_INGRESS: bool> TcFrame<AT_INGRESS> {
         Self { skb: context.as_ptr().cast(), now: coarse_seconds(), action: TC_ACT_SHOT }
     }
 
-    /// The action that sends the frame as the datapath decided.
+    /// The action that sends the frame as the datapath decided; before that, the one that drops it.
     #[inline(always)]
     pub fn action(&self) -> i32 {
         self.action
@@ -162,6 +164,58 @@ impl<const AT_INGRESS: bool> Frame for TcFrame<AT_INGRESS> {
     }
 
     #[inline(always)]
+    fn byte(&mut self, offset: u32) -> Option<u8> {
+        let mut byte = 0u8;
+        // SAFETY: the skb is valid, and `byte` has room for the one asked for.
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, (&raw mut byte).cast(), 1) };
+        if result == 0 { Some(byte) } else { None }
+    }
+
+    #[inline(always)]
+    fn repeat(&mut self, turns: u32, mut step: impl FnMut(&mut Self, u32) -> bool) {
+        verifier::repeat(turns, |turn| step(self, turn));
+    }
+
+    #[inline(always)]
+    fn quote(&mut self, length: u32, room: u32) -> Result<(), DropReason> {
+        // First the tail: it takes the segmentation off, which growing a UDP GSO frame would be refused for
+        // (bpf_skb_net_grow(), net/core/filter.c). It makes the frame linear, too.
+        // SAFETY: the skb is valid; the helpers check their arguments.
+        let result = unsafe {
+            match bpf_skb_change_tail(self.skb, length, 0) {
+                0 => bpf_skb_adjust_room(self.skb, room as i32, BPF_ADJ_ROOM_MAC, 0),
+                refused => refused,
+            }
+        };
+        self.pull(length.wrapping_add(room));
+        if result == 0 { Ok(()) } else { Err(DropReason::RewriteFailed) }
+    }
+
+    #[inline(always)]
+    fn copy_out(&mut self, bytes: &mut [u8; HELD_BYTES]) -> u32 {
+        let length = verifier::size::<HELD_BYTES>(self.len());
+        if length == 0 {
+            return 0;
+        }
+        // SAFETY: the skb is valid, and `bytes` has room for the length.
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, bytes.as_mut_ptr().cast(), length) };
+        if result == 0 { length } else { 0 }
+    }
+
+    #[inline(always)]
+    fn become_copy(&mut self, bytes: &[u8; HELD_BYTES], length: u32) -> bool {
+        let length = verifier::size::<HELD_BYTES>(length);
+        if length == 0 {
+            return false;
+        }
+        // SAFETY: the skb is valid, and `bytes` holds the length.
+        unsafe {
+            bpf_skb_change_tail(self.skb, length, 0) == 0
+                && bpf_skb_store_bytes(self.skb, 0, bytes.as_ptr().cast(), length, 0) == 0
+        }
+    }
+
+    #[inline(always)]
     fn route(&mut self, query: &RouteQuery) -> Route {
         route(self.skb.cast(), query)
     }
@@ -221,7 +275,8 @@ fn redirect_neigh(ifindex: u32, next_hop: u32) -> i32 {
     unsafe { bpf_redirect_neigh(ifindex, &raw mut params, size, 0) as i32 }
 }
 
-/// The length is left 0: MTU is judged by the datapath.
+/// The length is left 0: MTU is judged by the datapath. The kernel then compares the skb's own with the device
+/// (bpf_skb_fib_lookup() in net/core/filter.c), after it has found the way: what it says to that is no matter.
 ///
 /// A function of its own: its 64-byte parameter block would not fit on the caller's stack.
 #[inline(never)]
@@ -240,9 +295,12 @@ fn route(context: *mut core::ffi::c_void, query: &RouteQuery) -> Route {
     // SAFETY: context and params are valid, the size is that of params.
     let result = unsafe { fib_lookup(context, &raw mut params, size, 0) };
     const SUCCESS: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
     const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
     match result {
-        SUCCESS => Route::Via { ifindex: params.ifindex, src_mac: Mac(params.smac), dst_mac: Mac(params.dmac) },
+        SUCCESS | TOO_LONG => {
+            Route::Via { ifindex: params.ifindex, src_mac: Mac(params.smac), dst_mac: Mac(params.dmac) }
+        }
         NO_NEIGHBOUR => Route::Unresolved {
             ifindex: params.ifindex,
             // SAFETY: the kernel has put the next hop where the destination stood.

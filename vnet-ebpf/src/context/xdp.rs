@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_prandom_u32, bpf_redirect},
     programs::XdpContext,
 };
-use vnet_common::{Be16, DropReason, Ip, Seconds};
+use vnet_common::{Be16, DropReason, Ip, Seconds, fragment::HELD_BYTES};
 
 use super::{Covers, Frame, Pod, Route, RouteQuery, Side, ZeroChecksum, tc::coarse_seconds};
 use crate::{verifier, wire::checksum};
@@ -110,6 +110,31 @@ impl Frame for XdpFrame {
         let old: [u8; 2] = self.read(offset).ok_or(DropReason::RewriteFailed)?;
         let new = checksum::updated(u16::from_ne_bytes(old), diff, zero);
         self.write(offset, new.to_ne_bytes())
+    }
+
+    #[inline(always)]
+    fn byte(&mut self, _offset: u32) -> Option<u8> {
+        None
+    }
+
+    #[inline(always)]
+    fn repeat(&mut self, turns: u32, mut step: impl FnMut(&mut Self, u32) -> bool) {
+        verifier::repeat(turns, |turn| step(self, turn));
+    }
+
+    #[inline(always)]
+    fn quote(&mut self, _length: u32, _room: u32) -> Result<(), DropReason> {
+        Err(DropReason::RewriteFailed)
+    }
+
+    #[inline(always)]
+    fn copy_out(&mut self, _bytes: &mut [u8; HELD_BYTES]) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn become_copy(&mut self, _bytes: &[u8; HELD_BYTES], _length: u32) -> bool {
+        false
     }
 
     #[inline(always)]

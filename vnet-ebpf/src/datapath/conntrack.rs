@@ -2,25 +2,26 @@
 
 use vnet_common::{
     DropReason, Seconds,
-    config::{NetworkEntry, NetworkId},
+    config::{NetworkEntry, NetworkId, OUTSIDE},
     conntrack::{self, Update, protocol, tcp_flag},
-    flow::{Direction, FlowEntry, ORIGIN_SNAT, Way, idle},
+    event::EventKind,
+    flow::{Connection, Direction, KeptPath, ORIGIN_FORWARD},
     stats::EventCount,
 };
 
 use super::{
-    Work, bridge,
-    forward::{self, Link, NextHop},
-    nat::{self, Translation},
+    Work, forward, nat,
     parse::{Packet, Ports},
+    path::{self, Decided},
+    report,
 };
 use crate::{
     context::Frame,
-    tables::{Table as _, Tables},
+    tables::{
+        Tables,
+        pairs::{self, Pairs as _},
+    },
 };
-
-/// Paths are decided again after this many seconds, so that they heal without the daemon.
-const PATH_LIFETIME: u32 = 30;
 
 /// TCP flags that may change a connection's state.
 const TCP_CONTROL: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
@@ -28,7 +29,7 @@ const TCP_CONTROL: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
 /// What is known of a packet's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// No flow stands.
+    /// It has none.
     Nothing,
     /// XDP only: TC must see this packet.
     PassUp,
@@ -38,7 +39,7 @@ pub enum Known {
     Undecided { network: NetworkId, goes_outside: bool },
 }
 
-/// Looks the packet's flow up (once) and takes its state on.
+/// Looks the packet's connection up (once) and takes its state on.
 ///
 /// A function of its own, once for both directions: the programs stay small, the stack too.
 #[inline(never)]
@@ -49,119 +50,93 @@ pub fn established<F: Frame, T: Tables>(
     from: NetworkId,
 ) -> Result<Known, DropReason> {
     let Some(ports) = work.packet.ports else { return Ok(Known::Nothing) };
-    work.original = forward::flow_key(&work.packet, &ports, from);
-    let Some(flow) = tables.flows().lookup(&work.original) else { return Ok(Known::Nothing) };
-    let Some(network) = tables.network(flow.network) else { return Ok(Known::Nothing) };
-    let is_current = is_current(frame, &flow, &network);
-    let changes_state = changes_state(&flow, &work.packet, &ports);
+    work.key = forward::flow_key(&work.packet, &ports, from);
+    work.found = pairs::find(tables.connections(), &work.key);
+    if work.found.is_nothing() {
+        return Ok(Known::Nothing);
+    }
+    let index = work.found.index();
+    let direction = Direction::of(work.found.side());
+    let Some(connection) = tables.connections().record(index) else { return Ok(Known::Nothing) };
+    let id = connection.path_network(direction);
+    let Some(network) = tables.network(id) else { return Ok(Known::Nothing) };
+    let now = frame.now();
+    let kept = path::kept(&connection, direction, KeptPath::stamp(network.generation.load(), index, now));
+    let changes_state = changes_state(&connection, direction, &work.packet, &ports);
     let ttl_ends = work.packet.ttl <= 1;
-    if !F::COMPLETE && (!is_current || changes_state || ttl_ends || nat::is_partial(frame, &work.packet)) {
+    if !F::COMPLETE && (kept.is_none() || changes_state || ttl_ends || nat::is_partial(frame, &work.packet)) {
         return Ok(Known::PassUp);
     }
     if ttl_ends {
         return Err(DropReason::TtlExceeded);
     }
-    let now = frame.now();
-    if flow.last_seen.load() != now {
-        flow.last_seen.store(now);
+    if !keep_alive(&connection, direction, &network, now) {
+        return Ok(Known::Nothing);
     }
     if changes_state {
-        track(tables, &flow, work, &ports);
+        let update = conntrack::update(connection.seen.load(), direction, work.packet.protocol, ports.tcp_flags);
+        apply(&connection, update);
+        if update != Update::None {
+            report::tell(tables, &connection, EventKind::Changed, now, now);
+        }
     }
-    work.translation = Translation::of(&flow);
-    if is_current && kept_path::<F, T>(tables, &flow, work)? {
+    work.translation = connection.translated(direction);
+    if let Some(slot) = kept {
+        path::take::<F, T>(tables, slot, &mut work.next_hop)?;
         return Ok(Known::Decided);
     }
-    Ok(Known::Undecided { network: flow.network, goes_outside: goes_outside(&flow) })
+    Ok(Known::Undecided { network: id, goes_outside: connection.destination(direction) == OUTSIDE })
 }
 
-/// Keeps `work.next_hop`, decided anew under `generation`, in the flow of `work.original`.
-#[inline(never)]
+/// Keeps `work.next_hop`, decided anew under `generation`, for the direction that was looked up.
+#[inline(always)]
 pub fn keep_decision<F: Frame, T: Tables>(frame: &F, tables: &T, work: &Work, generation: u32) {
     tables.count_event(EventCount::PathDecidedAgain);
-    if let Some(flow) = tables.flows().lookup(&work.original) {
-        keep_path(&flow, &work.next_hop, generation, frame.now());
-    }
+    let when = Decided { generation, now: frame.now() };
+    path::keep(tables, work.found.index(), Direction::of(work.found.side()), &work.next_hop, when);
 }
 
-/// True when the flow's path may be used as it stands.
+/// Notes that the connection was seen. False where it has just ended.
 #[inline(always)]
-fn is_current<F: Frame>(frame: &F, flow: &FlowEntry, network: &NetworkEntry) -> bool {
-    let generation = flow.path.generation.load();
-    generation != 0 && generation == network.generation.load() && idle(frame.now(), &flow.path.decided) < PATH_LIFETIME
+fn keep_alive(connection: &Connection, direction: Direction, network: &NetworkEntry, now: Seconds) -> bool {
+    let last_seen = connection.last_seen.load();
+    if last_seen == 0 {
+        // It ended between the look-up and here: nothing may wake a free record.
+        return false;
+    }
+    if last_seen == now || !refreshes(connection, direction, network) {
+        return true;
+    }
+    // In vain where another packet has just done it, or where the connection has been ended.
+    connection.last_seen.replace(last_seen, now) || connection.last_seen.load() != 0
 }
 
-/// Takes the flow's path into `work.next_hop`. False where another CPU is just writing it.
+/// True where a packet of this direction keeps the connection alive (RFC 4787 REQ-6: the guest's own do;
+/// those from outside may not, so that nobody outside holds a port open).
 #[inline(always)]
-fn kept_path<F: Frame, T: Tables>(tables: &T, flow: &FlowEntry, work: &mut Work) -> Result<bool, DropReason> {
-    let before = flow.path.generation.load();
-    let [a, b, c, d] = &flow.path.way;
-    let Way { to_vport, dst, src } = Way::unpack([a.load(), b.load(), c.load(), d.load()]);
-    if before == 0 || flow.path.generation.load() != before {
-        return Ok(false);
-    }
-    let vport = tables.vport(to_vport).ok_or(DropReason::PortAbsent)?;
-    if vport.ifindex == 0 {
-        return Err(DropReason::PortAbsent);
-    }
-    let side = bridge::way_out::<F>(&vport);
-    work.next_hop = NextHop { to_vport, ifindex: vport.ifindex, side, link: Link::Resolved { dst, src } };
-    Ok(true)
-}
-
-/// Writes a decided path into the flow; an unresolved one is not kept.
-#[inline(always)]
-pub fn keep_path(flow: &FlowEntry, next_hop: &NextHop, generation: u32, now: Seconds) {
-    let Link::Resolved { dst, src } = next_hop.link else { return };
-    let words = Way { to_vport: next_hop.to_vport, dst, src }.pack();
-    flow.path.generation.store(0);
-    for (place, word) in flow.path.way.iter().zip(words) {
-        place.store(word);
-    }
-    flow.path.decided.store(now);
-    flow.path.generation.store(generation);
-}
-
-/// True for the direction that leaves the guest's network.
-#[inline(always)]
-const fn goes_outside(flow: &FlowEntry) -> bool {
-    (flow.direction == Direction::Original as u8) == (flow.origin == ORIGIN_SNAT)
+fn refreshes(connection: &Connection, direction: Direction, network: &NetworkEntry) -> bool {
+    connection.source(direction) != OUTSIDE
+        || connection.origin == ORIGIN_FORWARD
+        || matches!(connection.protocol, protocol::TCP | protocol::SCTP)
+        || network.nat.inbound_refresh != 0
 }
 
 /// True when the packet may change the connection's state: most change nothing.
 #[inline(always)]
-fn changes_state(flow: &FlowEntry, packet: &Packet, ports: &Ports) -> bool {
-    let seen = flow.seen();
-    if packet.protocol == protocol::TCP {
+fn changes_state(connection: &Connection, direction: Direction, packet: &Packet, ports: &Ports) -> bool {
+    let seen = connection.seen.load();
+    if packet.protocol == protocol::TCP && !packet.is_later_fragment {
         ports.tcp_flags & TCP_CONTROL != 0 || !conntrack::is_settled(seen)
     } else {
-        flow.direction == Direction::Reply as u8 && seen & conntrack::REPLIED == 0
-    }
-}
-
-/// Applies the packet to both directions' state.
-#[inline(always)]
-fn track<T: Tables>(tables: &T, flow: &FlowEntry, work: &mut Work, ports: &Ports) {
-    let direction = if flow.direction == Direction::Original as u8 { Direction::Original } else { Direction::Reply };
-    let update = conntrack::update(flow.seen(), direction, work.packet.protocol, ports.tcp_flags);
-    if update == Update::None {
-        return;
-    }
-    work.reply = flow.partner_key(work.packet.protocol);
-    let partner = tables.flows().lookup(&work.reply);
-    apply(flow, update);
-    if let Some(partner) = partner {
-        apply(&partner, update);
+        !direction.is_original() && seen & conntrack::REPLIED == 0
     }
 }
 
 #[inline(always)]
-fn apply(flow: &FlowEntry, update: Update) {
+fn apply(connection: &Connection, update: Update) {
     match update {
         Update::None => {}
-        Update::Add(bits) => {
-            flow.seen.set_bits(bits);
-        }
-        Update::Set(bits) => flow.seen.store(bits),
+        Update::Add(bits) => connection.seen.set_bits(bits),
+        Update::Set(bits) => connection.seen.store(bits),
     }
 }

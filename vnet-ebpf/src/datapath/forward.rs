@@ -4,15 +4,14 @@ use vnet_common::{
     Be16, DropReason, Ip, Mac,
     config::{NetworkEntry, NetworkId, NetworkMode, OUTSIDE},
     fdb::FdbKey,
-    flow::FlowKey,
-    forward::{ForwardEntry, ForwardKey},
+    flow::{Endpoints, FlowKey},
     vport::{UNTAGGED, VportEntry, VportId},
 };
 
 use super::{
     Home, Outcome, Verdict, Work, bridge,
     conntrack::{self, Known},
-    nat,
+    nat::{self, Fragment},
     parse::{self, Ethernet, Packet, Ports},
 };
 use crate::{
@@ -62,9 +61,16 @@ pub fn from_guest<F: Frame, T: Tables>(
     let mut work = tables.work().ok_or(DropReason::RewriteFailed)?;
     let work = &mut *work;
     parse::parse_ipv4(frame, eth.payload, &mut work.packet)?;
+    if work.packet.is_fragment {
+        match gather_from_guest(frame, tables, home, work, from_vport)? {
+            Fragment::GoesOn => {}
+            Fragment::Kept => return Ok(Verdict::Kept),
+            Fragment::ToHost => return bridge::deliver(frame, tables, network.gateway_vport),
+        }
+    }
     // Routed networks have flows too: those of their forwards.
     if network.mode().is_some_and(NetworkMode::is_routed_outside) {
-        match conntrack::established(frame, tables, work, home.id)? {
+        match known(frame, tables, work, home.id)? {
             Known::Nothing => {}
             known => return send_known(frame, tables, work, known),
         }
@@ -72,16 +78,74 @@ pub fn from_guest<F: Frame, T: Tables>(
     if !F::COMPLETE {
         return Ok(Verdict::PassUp);
     }
-    if tables.is_local(&work.packet.dst) {
-        return bridge::deliver(frame, tables, network.gateway_vport);
+    if tables.is_local(&work.packet.dst) || tables.external_network(&work.packet.dst).is_some() {
+        return to_own_address(frame, tables, home, work, &nat::Opener { home: Some(home), from_vport, mac: eth.src });
     }
     check_outbound(&work.packet, network)?;
     to_outside(frame, tables, home, work)?;
     if network.mode() == Some(NetworkMode::Routed) {
         return route_untranslated(frame, tables, work);
     }
-    nat::create_outbound(frame, tables, work, &nat::Outbound { home, from_vport, guest_mac: eth.src })?;
+    let opener = nat::Opener { home: Some(home), from_vport, mac: eth.src };
+    nat::create_outbound(frame, tables, work, home, &opener)?;
     translate(frame, tables, work)
+}
+
+/// From a guest to an address of the host or of a pool: to what that stands for (hairpin, RFC 4787 REQ-9),
+/// else to the host.
+#[inline(always)]
+fn to_own_address<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    home: &Home<'_>,
+    work: &mut Work,
+    opener: &nat::Opener<'_>,
+) -> Outcome {
+    let network = home.network;
+    if network.mode().is_some_and(NetworkMode::is_routed_outside) {
+        // What listens on any address leaves the gateway's own services alone.
+        nat::find_target(tables, work, !network.is_gateway_address(&work.packet.dst));
+        if work.target.is_somebody() && nat::create_to_target(frame, tables, work, opener)? {
+            return translate(frame, tables, work);
+        }
+    }
+    if work.packet.is_fragment {
+        nat::note_to_host(tables, work);
+    }
+    bridge::deliver(frame, tables, network.gateway_vport)
+}
+
+/// What is known of a packet, or of the one that it reports an error about.
+#[inline(always)]
+fn known<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    work: &mut Work,
+    from: NetworkId,
+) -> Result<Known, DropReason> {
+    if work.packet.is_icmp_error {
+        nat::find_reported(frame, tables, work, from)
+    } else {
+        conntrack::established(frame, tables, work, from)
+    }
+}
+
+/// Finds out what a guest's fragment belongs to. Those of routed networks that belong to no connection need not
+/// wait: they are not translated.
+#[inline(always)]
+fn gather_from_guest<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    home: &Home<'_>,
+    work: &mut Work,
+    from_vport: VportId,
+) -> Result<Fragment, DropReason> {
+    // XDP passes up what has no ports.
+    if !F::COMPLETE || !home.network.mode().is_some_and(NetworkMode::is_routed_outside) {
+        return Ok(Fragment::GoesOn);
+    }
+    let may_wait = home.network.mode() == Some(NetworkMode::Nat) && home.network.holds(&work.packet.src);
+    nat::gather_fragment(frame, tables, work, nat::Origin { network: home.id, vport: from_vport, may_wait })
 }
 
 /// Sends a packet of a known connection on its way.
@@ -100,7 +164,7 @@ fn send_known<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work, k
             if goes_outside {
                 to_outside(frame, tables, &home, work)?;
             } else {
-                to_guest(frame, tables, &home, work, work.translation.dst.v4_raw())?;
+                to_guest(frame, tables, &home, work, work.translation.dst)?;
             }
             conntrack::keep_decision(frame, tables, work, generation);
         }
@@ -114,7 +178,13 @@ fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Out
     let vport = tables.vport(work.next_hop.to_vport).ok_or(DropReason::PortAbsent)?;
     // Before anything is written: at XDP, where GSO frames look too long, an error leaves the frame to TC.
     check_packet_mtu(frame, &work.packet, &vport)?;
-    nat::rewrite(frame, &work.packet, &work.translation)?;
+    if work.packet.is_icmp_error {
+        nat::rewrite_quotation(frame, &work.packet, &work.quotation)?;
+        nat::rewrite_addresses(frame, &work.packet, &work.translation)?;
+    } else {
+        nat::clamp_mss(frame, tables, &work.packet, vport.mtu)?;
+        nat::rewrite(frame, &work.packet, &work.translation)?;
+    }
     leave(frame, tables, &work.next_hop)
 }
 
@@ -144,30 +214,56 @@ pub fn from_outside<F: Frame, T: Tables>(frame: &mut F, tables: &T, from_vport: 
     if parse::parse_ipv4(frame, eth.payload, &mut work.packet).is_err() {
         return Ok(if F::COMPLETE { Verdict::ToHost } else { Verdict::PassUp });
     }
-    match conntrack::established(frame, tables, work, OUTSIDE)? {
+    if F::COMPLETE && work.packet.is_fragment {
+        match gather_from_outside(frame, tables, work, from_vport) {
+            Fragment::GoesOn => {}
+            Fragment::Kept => return Ok(Verdict::Kept),
+            Fragment::ToHost => return Ok(Verdict::ToHost),
+        }
+    }
+    let outcome = to_inside(frame, tables, work, from_vport, eth);
+    if outcome == Ok(Verdict::ToHost) && work.packet.is_fragment {
+        nat::note_to_host(tables, work);
+    }
+    outcome
+}
+
+/// Finds out what a fragment from the outside belongs to. Where that cannot be, the host shall see it.
+#[inline(always)]
+fn gather_from_outside<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    work: &mut Work,
+    from_vport: VportId,
+) -> Fragment {
+    let may_wait = tables.is_local(&work.packet.dst) || tables.external_network(&work.packet.dst).is_some();
+    let origin = nat::Origin { network: OUTSIDE, vport: from_vport, may_wait };
+    nat::gather_fragment(frame, tables, work, origin).unwrap_or(Fragment::ToHost)
+}
+
+/// A packet from the outside: of a connection, for a forward or a guest's port, for a routed subnet.
+#[inline(always)]
+fn to_inside<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    work: &mut Work,
+    from_vport: VportId,
+    eth: &Ethernet,
+) -> Outcome {
+    match known(frame, tables, work, OUTSIDE)? {
         Known::Nothing if !F::COMPLETE => return Ok(Verdict::PassUp),
         Known::Nothing => {}
         known => return send_known(frame, tables, work, known),
     }
-    if let Some(ports) = work.packet.ports
-        && let Some(target) = lookup_forward(tables, &work.packet, &ports)
-    {
-        return match nat::create_inbound(frame, tables, work, &nat::Inbound { from_vport, target })? {
+    nat::find_target(tables, work, true);
+    if work.target.is_somebody() {
+        let opener = nat::Opener { home: None, from_vport, mac: eth.src };
+        return match nat::create_to_target(frame, tables, work, &opener)? {
             true => translate(frame, tables, work),
             false => Ok(Verdict::ToHost),
         };
     }
     to_routed_subnet(frame, tables, work, from_vport)
-}
-
-/// The forward that a packet from the outside asks for: its very address first, then "any".
-#[inline(always)]
-fn lookup_forward<T: Tables>(tables: &T, packet: &Packet, ports: &Ports) -> Option<ForwardEntry> {
-    if let Some(forward) = tables.forward(&ForwardKey::new(packet.dst, ports.dst, packet.protocol)) {
-        return Some(*forward);
-    }
-    let forward = tables.forward(&ForwardKey::new(Ip::UNSPECIFIED, ports.dst, packet.protocol))?;
-    if tables.is_local(&packet.dst) { Some(*forward) } else { None }
 }
 
 /// A packet for a routed network that this uplink serves.
@@ -190,20 +286,12 @@ fn to_routed_subnet<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut W
     route_untranslated(frame, tables, work)
 }
 
-/// The key under which a packet's flow stands.
+/// The key under which a packet's connection is found.
 #[inline(always)]
 pub const fn flow_key(packet: &Packet, ports: &Ports, network: NetworkId) -> FlowKey {
-    FlowKey {
-        src: packet.src,
-        dst: packet.dst,
-        src_port: ports.src,
-        dst_port: ports.dst,
-        network,
-        vlan: UNTAGGED,
-        protocol: packet.protocol,
-        pad: 0,
-        pad2: 0,
-    }
+    let ends =
+        Endpoints { src: packet.src.v4_raw(), dst: packet.dst.v4_raw(), src_port: ports.src, dst_port: ports.dst };
+    FlowKey::new(ends, network, packet.protocol)
 }
 
 /// Decides the packet's way from a network to the outside, into `work.next_hop`. Only the network's own
@@ -293,6 +381,7 @@ fn gateway_ifindex<T: Tables>(tables: &T, home: &Home<'_>) -> Result<u32, DropRe
 fn route_untranslated<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Outcome {
     let vport = tables.vport(work.next_hop.to_vport).ok_or(DropReason::PortAbsent)?;
     check_packet_mtu(frame, &work.packet, &vport)?;
+    nat::clamp_mss(frame, tables, &work.packet, vport.mtu)?;
     nat::rewrite_ttl(frame, &work.packet)?;
     leave(frame, tables, &work.next_hop)
 }

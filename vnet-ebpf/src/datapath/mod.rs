@@ -5,12 +5,17 @@
 
 mod bridge;
 mod conntrack;
+mod error_budget;
 pub mod expire;
 mod forward;
 mod guard;
+mod icmp_reply;
 mod nat;
 mod parse;
+mod path;
+mod report;
 mod responder;
+pub mod socket;
 mod work;
 
 use vnet_common::{
@@ -19,6 +24,7 @@ use vnet_common::{
     vport::{UNTAGGED, VportEntry, VportId, VportRole},
 };
 
+pub use error_budget::{ErrorBudget, PER_SECOND};
 pub use work::Work;
 
 use crate::{
@@ -46,9 +52,13 @@ pub enum Verdict {
     Sent,
     /// Flooded: copies are on their way, the frame itself ends here.
     Flooded,
+    /// A fragment that waits for its datagram's first one, or goes round once more with those that waited for
+    /// it. It is counted when it comes again.
+    Kept,
 }
 
-/// What a run comes to: a verdict, or the reason for which the frame is dropped.
+/// What a run comes to: a verdict, or the reason for which the frame is dropped. A dropped packet may have
+/// become an ICMP error that tells its sender so: then the frame has a way to go all the same.
 pub type Outcome = Result<Verdict, DropReason>;
 
 /// The port that a frame is at.
@@ -130,7 +140,7 @@ pub fn uplink_egress<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome 
 #[inline(always)]
 fn account<F: Frame, T: Tables>(tables: &T, from_vport: VportId, length: u32, outcome: Outcome) {
     match outcome {
-        Ok(Verdict::NotOurs | Verdict::PassUp) => return,
+        Ok(Verdict::NotOurs | Verdict::PassUp | Verdict::Kept) => return,
         Ok(_) => {}
         Err(_) if !F::COMPLETE => return,
         Err(reason) => tables.count_drop(from_vport, reason),
@@ -149,15 +159,22 @@ fn from_guest<F: Frame, T: Tables>(frame: &mut F, tables: &T, port: &Port<'_>, n
     }
     let is_arp = eth.ether_type == ethernet::ARP && eth.vlan == UNTAGGED;
     if F::COMPLETE && is_arp && responder::reply_arp(frame, &eth, network)? {
-        frame.redirect(frame.ifindex(), Side::Egress);
-        tables.count_sent(port.id, frame.len());
-        return Ok(Verdict::Sent);
+        return send_back(frame, tables, port.id);
     }
     if network.gateway_vport != 0 && eth.dst == network.gateway_mac {
         let home = Home { id: port.vport.network, network };
-        return forward::from_guest(frame, tables, &home, &eth, port.id);
+        let outcome = forward::from_guest(frame, tables, &home, &eth, port.id);
+        return icmp_reply::with_reply(frame, tables, port.id, outcome);
     }
     switch(frame, tables, port, &eth)
+}
+
+/// Sends an answer, made of the frame itself, back out of the port.
+#[inline(always)]
+fn send_back<F: Frame, T: Tables>(frame: &mut F, tables: &T, port: VportId) -> Outcome {
+    frame.redirect(frame.ifindex(), Side::Egress);
+    tables.count_sent(port, frame.len());
+    Ok(Verdict::Sent)
 }
 
 /// From the host's own leg: bridge only.
@@ -237,10 +254,15 @@ fn from_bridge_uplink<F: Frame, T: Tables>(
 fn from_routed_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, port: &Port<'_>) -> Outcome {
     let not_for_guests = if F::COMPLETE { Verdict::ToHost } else { Verdict::PassUp };
     let Ok(eth) = parse::parse_ethernet(frame) else { return Ok(not_for_guests) };
+    let is_arp = eth.ether_type == ethernet::ARP && eth.vlan == UNTAGGED;
+    if F::COMPLETE && is_arp && responder::reply_arp_for_pool(frame, tables, &eth, port.id)? {
+        return send_back(frame, tables, port.id);
+    }
     if eth.dst != port.vport.mac || eth.vlan != UNTAGGED || eth.ether_type != ethernet::IPV4 {
         return Ok(not_for_guests);
     }
-    forward::from_outside(frame, tables, port.id, &eth)
+    let outcome = forward::from_outside(frame, tables, port.id, &eth);
+    icmp_reply::with_reply(frame, tables, port.id, outcome)
 }
 
 /// True where XDP, which sees no offload metadata, may send the frame on as it is: neither a partial

@@ -9,11 +9,14 @@ use vnet_common::{
 
 use crate::{
     context::Frame,
-    wire::{ethernet, ipv4, l4 as fields},
+    wire::{ethernet, icmp, ipv4, l4 as fields},
 };
 
 /// Headers that are made readable before parsing: Ethernet, a tag, IPv4 with options, TCP.
 const HEADERS: u32 = 14 + 4 + 60 + 20;
+
+/// What stands for [`Frame::gso_size`] where segments differ in size (include/linux/skbuff.h).
+const GSO_BY_FRAGS: u32 = 0xffff;
 
 /// What the Ethernet header says.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +60,8 @@ pub struct Ports {
     /// As [`vnet_common::flow::FlowKey`] has them.
     pub src: Be16,
     pub dst: Be16,
-    /// Byte 13 of a TCP header. An ICMP reply has ACK here, so that one with the identifier 0 is not
-    /// taken for a request; else 0.
+    /// Byte 13 of a TCP header. Of SCTP the type of the first chunk (RFC 9260 section 3.2). An ICMP reply has
+    /// ACK here, so that one with the identifier 0 is not taken for a request; else 0.
     pub tcp_flags: u8,
 }
 
@@ -77,7 +80,15 @@ pub struct Packet {
     pub l4: u32,
     /// Bytes behind the IP header.
     pub l4_length: u16,
+    /// The identification, as it lies in the header.
+    pub id: u16,
+    /// Of a datagram's last fragment: bytes of the whole datagram behind its IP header; else 0.
+    pub datagram_length: u32,
     pub is_fragment: bool,
+    /// A fragment without the L4 header.
+    pub is_later_fragment: bool,
+    /// An ICMP error that quotes a packet.
+    pub is_icmp_error: bool,
     /// What can be translated; `None` for fragments and other protocols.
     pub ports: Option<Ports>,
 }
@@ -97,7 +108,15 @@ pub fn parse_ipv4<F: Frame>(frame: &F, l3: u32, packet: &mut Packet) -> Result<(
     packet.l3 = l3;
     packet.l4 = l3.wrapping_add(header_length);
     packet.l4_length = u16::from_be_bytes(header.tot_len).wrapping_sub(header_length as u16);
+    packet.id = u16::from_ne_bytes(header.id);
     packet.is_fragment = ipv4::is_fragment(&header);
+    packet.datagram_length = ipv4::last_end(header.frags, packet.l4_length);
+    packet.is_later_fragment = ipv4::is_later_fragment(header.frags);
+    packet.is_icmp_error = false;
+    if header.proto == protocol::ICMP && !packet.is_fragment {
+        let [kind, _]: [u8; 2] = frame.read(packet.l4).ok_or(DropReason::TruncatedL4)?;
+        packet.is_icmp_error = icmp::is_end_to_end_error(kind);
+    }
     packet.ports =
         if packet.is_fragment { None } else { parse_ports(frame, header.proto, packet.l4, packet.l4_length)? };
     Ok(())
@@ -105,18 +124,31 @@ pub fn parse_ipv4<F: Frame>(frame: &F, l3: u32, packet: &mut Packet) -> Result<(
 
 /// Parses the L4 header: `Ok(None)` for what has no ports to translate.
 #[inline(always)]
-fn parse_ports<F: Frame>(frame: &F, protocol: u8, l4: u32, length: u16) -> Result<Option<Ports>, DropReason> {
-    let header = if protocol == protocol::TCP { fields::TCP_HEADER } else { fields::UDP_HEADER };
+pub fn parse_ports<F: Frame>(frame: &F, protocol: u8, l4: u32, length: u16) -> Result<Option<Ports>, DropReason> {
+    let header = match protocol {
+        protocol::TCP => fields::TCP_HEADER,
+        protocol::SCTP => fields::SCTP_HEADER,
+        _ => fields::UDP_HEADER,
+    };
     // What lies behind the packet's total length is padding, not a header.
     let is_cut_off = u32::from(length) < header;
     match protocol {
-        protocol::TCP | protocol::UDP | protocol::ICMP if is_cut_off => Err(DropReason::TruncatedL4),
+        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::SCTP if is_cut_off => Err(DropReason::TruncatedL4),
         protocol::TCP => {
             let ports: [u8; 4] = frame.read(l4).ok_or(DropReason::TruncatedL4)?;
             // The last byte of the smallest header must be there: its checksum is rewritten.
             let _: [u8; 2] = frame.read(l4.wrapping_add(fields::TCP_HEADER - 2)).ok_or(DropReason::TruncatedL4)?;
             let [_, tcp_flags] = frame.read(l4.wrapping_add(fields::TCP_DATA_OFFSET)).ok_or(DropReason::TruncatedL4)?;
             let [s0, s1, d0, d1] = ports;
+            Ok(Some(Ports { src: Be16::from_bytes([s0, s1]), dst: Be16::from_bytes([d0, d1]), tcp_flags }))
+        }
+        protocol::SCTP => {
+            let [s0, s1, d0, d1, ..]: [u8; 12] = frame.read(l4).ok_or(DropReason::TruncatedL4)?;
+            let chunk: Option<[u8; 2]> = frame.read(l4.wrapping_add(fields::SCTP_HEADER));
+            let tcp_flags = match chunk {
+                Some([chunk_type, _]) if u32::from(length) > fields::SCTP_HEADER => chunk_type,
+                _ => fields::NO_CHUNK,
+            };
             Ok(Some(Ports { src: Be16::from_bytes([s0, s1]), dst: Be16::from_bytes([d0, d1]), tcp_flags }))
         }
         protocol::UDP => {
@@ -145,6 +177,10 @@ pub fn sent_length<F: Frame>(frame: &F, ether_type: u16, l3: u32) -> u32 {
     let gso_size = frame.gso_size();
     if gso_size == 0 {
         return frame.len();
+    }
+    if gso_size == GSO_BY_FRAGS {
+        // SCTP: its sender made the packets, whose sizes nobody else knows, and made them fit.
+        return 0;
     }
     segment_length(frame, ether_type, l3, gso_size).unwrap_or(frame.len())
 }

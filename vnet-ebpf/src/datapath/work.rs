@@ -3,11 +3,16 @@
 //! Each CPU has one (on the host, each set of tables). Stages write a field before they read it;
 //! nothing outlives a run.
 
-use vnet_common::flow::{FlowEntry, FlowKey};
+use vnet_common::{
+    flow::{Connection, Endpoints, FlowKey},
+    fragment::{HeldFragment, HeldKey},
+    index::Found,
+};
 
 use super::{
     forward::NextHop,
-    nat::{BindingRequest, Translation},
+    icmp_reply::ErrorMessage,
+    nat::{BindingRequest, Opening, Quotation, Target},
     parse::Packet,
 };
 use crate::context::RouteQuery;
@@ -21,26 +26,33 @@ pub struct Work {
     pub query: RouteQuery,
     /// The way out.
     pub next_hop: NextHop,
+    /// The packet's flow, and the connection that it was found to belong to.
+    pub key: FlowKey,
+    pub found: Found,
     /// What the packet becomes.
-    pub translation: Translation,
-    /// A binding that is wanted.
-    pub binding: BindingRequest,
-    /// A connection being made: both keys, and the entry that goes in next.
-    pub original: FlowKey,
-    pub reply: FlowKey,
-    pub entry: FlowEntry,
+    pub translation: Endpoints,
+    /// Whom its destination stands for.
+    pub target: Target,
+    /// A connection being made, and the binding that it wants.
+    pub opening: Opening,
+    pub connection: Connection,
+    pub request: BindingRequest,
+    /// An ICMP error about the packet.
+    pub error: ErrorMessage,
+    /// What the packet, an ICMP error, quotes.
+    pub quotation: Quotation,
+    /// The datagram that the packet is a fragment of, and a frame being kept.
+    pub held_key: HeldKey,
+    pub held: HeldFragment,
 }
 
 #[cfg(not(target_arch = "bpf"))]
 impl Work {
     /// All zero, as the kernel makes it.
     pub fn empty() -> Self {
-        use vnet_common::{Be16, Ip, Word, flow::Path, nat::BindingKey, vport::UNTAGGED};
+        use vnet_common::{Be16, Ip, config::OUTSIDE, fragment::HELD_BYTES, nat::Binding};
 
-        use super::{
-            forward::{self, Link},
-            parse::Ports,
-        };
+        use super::forward::Link;
 
         let (ip, port) = (Ip::UNSPECIFIED, Be16::ZERO);
         let packet = Packet {
@@ -53,10 +65,13 @@ impl Work {
             l3: 0,
             l4: 0,
             l4_length: 0,
+            id: 0,
+            datagram_length: 0,
             is_fragment: false,
+            is_later_fragment: false,
+            is_icmp_error: false,
             ports: None,
         };
-        let key = forward::flow_key(&packet, &Ports { src: port, dst: port, tcp_flags: 0 }, 0);
         Self {
             packet,
             query: RouteQuery { src: ip, dst: ip, protocol: 0, tos: 0, src_port: port, dst_port: port, ifindex: 0 },
@@ -66,33 +81,35 @@ impl Work {
                 side: crate::context::Side::Egress,
                 link: Link::Unresolved { next_hop: ip },
             },
-            translation: Translation { src: ip, dst: ip, src_port: port, dst_port: port },
-            binding: BindingRequest {
-                internal: BindingKey { address: ip, port, network: 0, vlan: UNTAGGED, protocol: 0, pad: 0 },
-                external: ip,
-                first: 0,
-                last: 0,
+            key: FlowKey::default(),
+            found: Found::NOTHING,
+            translation: Endpoints::default(),
+            target: Target::NOBODY,
+            opening: Opening {
+                source: OUTSIDE,
+                destination: OUTSIDE,
+                guest: 0,
+                source_binding: 0,
+                target_binding: 0,
+                origin: 0,
+                generation: 0,
+                seen: 0,
+            },
+            connection: Connection::default(),
+            request: BindingRequest {
+                binding: Binding::default(),
+                range: super::nat::Range { first: 0, last: 0 },
+                guest: 0,
+                limit: 0,
                 now: 0,
                 random: 0,
+                index: 0,
+                external_port: port,
             },
-            original: key,
-            reply: key,
-            entry: FlowEntry {
-                src: ip,
-                dst: ip,
-                src_port: port,
-                dst_port: port,
-                network: 0,
-                vlan: UNTAGGED,
-                direction: 0,
-                origin: 0,
-                pad: [0; 2],
-                guest_vport: 0,
-                created: 0,
-                last_seen: Word::new(0),
-                seen: Word::new(0),
-                path: Path::default(),
-            },
+            error: ErrorMessage::EMPTY,
+            quotation: Quotation::NONE,
+            held_key: HeldKey::default(),
+            held: HeldFragment { length: 0, created: 0, from_vport: 0, bytes: [0; HELD_BYTES] },
         }
     }
 }

@@ -4,6 +4,7 @@
 //! `Rc`), its words change in place for everybody, and each CPU has working memory of its own. Tests
 //! can make tables small, have an insert fail, and let another CPU run between two accesses.
 
+mod pairs;
 mod table;
 
 use std::{
@@ -14,30 +15,38 @@ use std::{
 
 use vnet_common::{
     DropReason, Ip, Mac, Word,
-    config::{MAX_GATEWAY_ADDRESSES, MAX_NETWORKS, MAX_UPLINKS, NatPolicy, NetworkEntry, NetworkId, Subnet, Timeouts},
+    config::{
+        MAX_GATEWAY_ADDRESSES, MAX_NETWORKS, MAX_UPLINKS, NatPolicy, NetworkEntry, NetworkId, Settings, Subnet,
+        Timeouts,
+    },
+    event::ConnectionEvent,
     fdb::{FdbEntry, FdbKey},
-    flow::{FlowEntry, FlowKey},
+    flow::{Connection, MAX_PATHS, PathEntry},
     forward::{ForwardEntry, ForwardKey},
-    nat::{BindingEntry, BindingKey},
+    fragment::{FragmentEntry, FragmentKey, HeldFragment, HeldKey},
+    nat::{Binding, GuestUse, PeerKey},
     stats::{EventCount, VportStats},
     vport::{MAX_VPORTS, VportEntry, VportId},
 };
 
+pub use pairs::{CAPACITY, MockPairs};
 pub use table::MockTable;
 
 use self::table::Schedule;
 use super::Tables;
-use crate::datapath::Work;
+use crate::datapath::{ErrorBudget, Work};
 
 /// What only the daemon writes.
 #[derive(Clone, Default)]
 struct Config {
+    settings: Settings,
     vport_by_ifindex: HashMap<u32, VportId>,
     vports: HashMap<VportId, Rc<VportEntry>>,
     networks: HashMap<NetworkId, Rc<NetworkEntry>>,
     members: HashMap<NetworkId, Vec<VportId>>,
     forwards: HashMap<ForwardKey, Rc<ForwardEntry>>,
     locals: Vec<Ip>,
+    externals: HashMap<Ip, NetworkId>,
     routed_subnets: Vec<(Ip, u8, NetworkId)>,
 }
 
@@ -45,11 +54,18 @@ struct Config {
 struct Shared {
     schedule: Rc<Schedule>,
     fdb: MockTable<FdbKey, FdbEntry>,
-    flows: MockTable<FlowKey, FlowEntry>,
-    bindings: MockTable<BindingKey, BindingEntry>,
+    connections: MockPairs<Connection>,
+    bindings: MockPairs<Binding>,
+    peers: MockTable<PeerKey, u32>,
+    fragments: MockTable<FragmentKey, FragmentEntry>,
+    held: MockTable<HeldKey, HeldFragment>,
+    paths: RefCell<HashMap<u32, Rc<PathEntry>>>,
+    guests: RefCell<HashMap<VportId, Rc<GuestUse>>>,
     config: RefCell<Config>,
+    error_budgets: RefCell<HashMap<VportId, Rc<ErrorBudget>>>,
     stats: RefCell<HashMap<VportId, VportStats>>,
     events: RefCell<HashMap<u32, u64>>,
+    reports: RefCell<Vec<ConnectionEvent>>,
 }
 
 /// The tables as one CPU sees them.
@@ -63,12 +79,19 @@ impl Default for MockTables {
         let schedule = Rc::default();
         let shared = Shared {
             fdb: MockTable::new(&schedule),
-            flows: MockTable::new(&schedule),
-            bindings: MockTable::new(&schedule),
+            connections: MockPairs::new(&schedule),
+            bindings: MockPairs::new(&schedule),
+            peers: MockTable::new(&schedule),
+            fragments: MockTable::new(&schedule),
+            held: MockTable::new(&schedule),
+            paths: RefCell::default(),
+            guests: RefCell::default(),
             schedule,
             config: RefCell::default(),
+            error_budgets: RefCell::default(),
             stats: RefCell::default(),
             events: RefCell::default(),
+            reports: RefCell::default(),
         };
         Self { shared: Rc::new(shared), work: RefCell::new(Work::empty()) }
     }
@@ -77,18 +100,29 @@ impl Default for MockTables {
 impl MockTables {
     /// Tables of the same content, which share nothing with these.
     pub fn copy(&self) -> Self {
-        let copy = Self::default();
-        copy.shared.fdb.fill_from(&self.shared.fdb);
-        copy.shared.flows.fill_from(&self.shared.flows);
-        copy.shared.bindings.fill_from(&self.shared.bindings);
-        let mut config = self.shared.config.borrow().clone();
+        let own = &self.shared;
+        let schedule = Rc::default();
+        let mut config = own.config.borrow().clone();
         for network in config.networks.values_mut() {
             *network = Rc::new(NetworkEntry::clone(network));
         }
-        copy.shared.config.replace(config);
-        copy.shared.stats.replace(self.shared.stats.borrow().clone());
-        copy.shared.events.replace(self.shared.events.borrow().clone());
-        copy
+        let copy = Shared {
+            fdb: own.fdb.copy(&schedule),
+            connections: own.connections.copy(&schedule),
+            bindings: own.bindings.copy(&schedule),
+            peers: own.peers.copy(&schedule),
+            fragments: own.fragments.copy(&schedule),
+            held: own.held.copy(&schedule),
+            paths: RefCell::new(deep_copy(&own.paths.borrow())),
+            guests: RefCell::new(deep_copy(&own.guests.borrow())),
+            error_budgets: RefCell::new(deep_copy(&own.error_budgets.borrow())),
+            schedule,
+            config: RefCell::new(config),
+            stats: own.stats.clone(),
+            events: own.events.clone(),
+            reports: own.reports.clone(),
+        };
+        Self { shared: Rc::new(copy), work: RefCell::new(Work::empty()) }
     }
 
     /// The same tables for another CPU.
@@ -141,6 +175,11 @@ impl MockTables {
         self.shared.config.borrow_mut().locals.push(address);
     }
 
+    /// An external address of a network's pool.
+    pub fn add_external(&self, address: Ip, network: NetworkId) {
+        self.shared.config.borrow_mut().externals.insert(address, network);
+    }
+
     /// `length` counts over the 128 bits of [`Ip`].
     pub fn add_routed_subnet(&self, prefix: Ip, length: u8, network: NetworkId) {
         self.shared.config.borrow_mut().routed_subnets.push((prefix, length, network));
@@ -151,8 +190,34 @@ impl MockTables {
         self.shared.stats.borrow().get(&vport).copied().unwrap_or(NO_STATS)
     }
 
+    /// What a guest uses.
+    pub fn guest_use(&self, vport: VportId) -> Rc<GuestUse> {
+        Rc::clone(self.shared.guests.borrow_mut().entry(vport).or_default())
+    }
+
+    /// Guests that use something, or have.
+    pub fn guest_uses(&self) -> Vec<(VportId, Rc<GuestUse>)> {
+        self.shared.guests.borrow().iter().map(|(vport, used)| (*vport, Rc::clone(used))).collect()
+    }
+
+    /// Slots of `PATHS` that were ever used.
+    pub fn paths(&self) -> Vec<(u32, Rc<PathEntry>)> {
+        let paths = self.shared.paths.borrow();
+        let used = paths.iter().filter(|(_, entry)| entry.used.load() != 0);
+        used.map(|(slot, entry)| (*slot, Rc::clone(entry))).collect()
+    }
+
+    pub fn set_settings(&self, settings: Settings) {
+        self.shared.config.borrow_mut().settings = settings;
+    }
+
     pub fn event(&self, event: EventCount) -> u64 {
         self.shared.events.borrow().get(&(event as u32)).copied().unwrap_or(0)
+    }
+
+    /// Takes what followers of connections would have been told.
+    pub fn take_reports(&self) -> Vec<ConnectionEvent> {
+        self.shared.reports.take()
     }
 
     /// Sets all counters back to zero.
@@ -172,6 +237,10 @@ impl MockTables {
 const NO_STATS: VportStats =
     VportStats { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DropReason::SLOTS] };
 
+fn deep_copy<V: Clone>(entries: &HashMap<u32, Rc<V>>) -> HashMap<u32, Rc<V>> {
+    entries.iter().map(|(key, value)| (*key, Rc::new(V::clone(value)))).collect()
+}
+
 /// A free slot of the array, as the kernel zeroes it.
 fn free_network() -> NetworkEntry {
     NetworkEntry {
@@ -190,8 +259,11 @@ fn free_network() -> NetworkEntry {
 
 impl Tables for MockTables {
     type Fdb = MockTable<FdbKey, FdbEntry>;
-    type Flows = MockTable<FlowKey, FlowEntry>;
-    type Bindings = MockTable<BindingKey, BindingEntry>;
+    type Connections = MockPairs<Connection>;
+    type Bindings = MockPairs<Binding>;
+    type Peers = MockTable<PeerKey, u32>;
+    type Fragments = MockTable<FragmentKey, FragmentEntry>;
+    type Held = MockTable<HeldKey, HeldFragment>;
     type Config<'a, V: 'static> = Rc<V>;
     type WorkRef<'a> = RefMut<'a, Work>;
 
@@ -199,12 +271,36 @@ impl Tables for MockTables {
         &self.shared.fdb
     }
 
-    fn flows(&self) -> &Self::Flows {
-        &self.shared.flows
+    fn connections(&self) -> &Self::Connections {
+        &self.shared.connections
     }
 
     fn bindings(&self) -> &Self::Bindings {
         &self.shared.bindings
+    }
+
+    fn peers(&self) -> &Self::Peers {
+        &self.shared.peers
+    }
+
+    fn fragments(&self) -> &Self::Fragments {
+        &self.shared.fragments
+    }
+
+    fn held(&self) -> &Self::Held {
+        &self.shared.held
+    }
+
+    fn settings(&self) -> Option<Rc<Settings>> {
+        Some(Rc::new(self.shared.config.borrow().settings))
+    }
+
+    fn path(&self, slot: u32) -> Option<Rc<PathEntry>> {
+        (slot < MAX_PATHS).then(|| Rc::clone(self.shared.paths.borrow_mut().entry(slot).or_default()))
+    }
+
+    fn guest(&self, vport: VportId) -> Option<Rc<GuestUse>> {
+        (vport < MAX_VPORTS).then(|| self.guest_use(vport))
     }
 
     fn vport_by_ifindex(&self, ifindex: u32) -> Option<VportId> {
@@ -234,10 +330,23 @@ impl Tables for MockTables {
         self.shared.config.borrow().locals.contains(address)
     }
 
+    fn external_network(&self, address: &Ip) -> Option<NetworkId> {
+        self.shared.config.borrow().externals.get(address).copied()
+    }
+
     fn routed_network(&self, address: &Ip) -> Option<NetworkId> {
         let config = self.shared.config.borrow();
         let holding = config.routed_subnets.iter().filter(|(prefix, length, _)| address.in_prefix(prefix, *length));
         holding.max_by_key(|(_, length, _)| *length).map(|(_, _, network)| *network)
+    }
+
+    fn error_budget(&self, vport: VportId) -> Option<Rc<ErrorBudget>> {
+        (vport < MAX_VPORTS).then(|| Rc::clone(self.shared.error_budgets.borrow_mut().entry(vport).or_default()))
+    }
+
+    fn repeat(&self, count: u32, step: impl FnMut(u32) -> bool) {
+        // Stops at the first false.
+        let _ = (0..count).all(step);
     }
 
     fn work(&self) -> Option<RefMut<'_, Work>> {
@@ -270,5 +379,9 @@ impl Tables for MockTables {
         let mut events = self.shared.events.borrow_mut();
         let count = events.entry(event as u32).or_insert(0);
         *count = count.wrapping_add(1);
+    }
+
+    fn report(&self, event: &ConnectionEvent) {
+        self.shared.reports.borrow_mut().push(*event);
     }
 }

@@ -22,6 +22,12 @@ impl Diff {
         self.word(old as u16, new as u16).word((old >> 16) as u16, (new >> 16) as u16)
     }
 
+    /// Both changes.
+    #[inline(always)]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
     /// The difference as the kernel's helpers take it (`__wsum`).
     #[inline(always)]
     pub const fn sum(self) -> u32 {

@@ -104,11 +104,13 @@ impl Case {
             prepare(&world);
         }
         world.reset_counters();
+        world.replies.take();
         world
     }
 
-    /// The counters that the expected fate moves.
-    fn expected_counters(&self) -> Vec<String> {
+    /// The counters that the expected fate moves, and the ICMP errors that followed: those are judged where
+    /// they are the matter (`errors.rs`).
+    fn expected_counters(&self, world: &World) -> Vec<String> {
         let length = self.arrival.bytes.len() as u64;
         let mut lines: Vec<String> = self.events.iter().map(|counted| event(*counted, 1)).collect();
         let is_counted = match &self.expected {
@@ -128,6 +130,10 @@ impl Case {
             *frames.entry(vport).or_default() += 1;
         }
         lines.extend(frames.into_iter().map(|(vport, frames)| sent(vport, frames, frames * length)));
+        for reply in world.replies.borrow().iter() {
+            lines.push(sent(self.from, 1, reply.len() as u64));
+            lines.push(event(EventCount::IcmpErrorsSent, 1));
+        }
         lines.sort();
         lines
     }
@@ -136,7 +142,7 @@ impl Case {
         let world = self.world();
         let fate = world.run::<true>(self.hook, self.from, &self.arrival);
         assert_eq!(fate, self.expected, "fate");
-        assert_eq!(world.counters(), self.expected_counters(), "counters");
+        assert_eq!(world.counters(), self.expected_counters(&world), "counters");
         for check in &self.checks {
             check(&world);
         }
@@ -154,7 +160,7 @@ impl Case {
             let must_leave = self.accelerator == Accelerator::Leaves || self.arrival.gso_size != 0;
             assert!(!must_leave, "XDP did it: {fate:?}");
             assert_eq!(fate, self.expected, "fate");
-            assert_eq!(world.counters(), self.expected_counters(), "counters");
+            assert_eq!(world.counters(), self.expected_counters(&world), "counters");
         }
     }
 

@@ -1,13 +1,16 @@
 //! Expiry: what has expired goes, what woke up stays, and nothing is freed under a user.
 
+use std::rc::Rc;
+
 use vnet_common::{
-    config::{OUTSIDE, Timeouts},
-    flow::{FlowEntry, FlowKey},
-    nat::BindingKey,
+    config::Timeouts,
+    flow::{Connection, ORIGIN_FORWARD},
+    names::expiry::Mode,
+    nat::Binding,
     stats::EventCount,
 };
 use vnet_ebpf::{
-    datapath::expire::{expire_binding, expire_flow},
+    datapath::expire::{expire_binding, expire_connection},
     tables::Tables as _,
 };
 
@@ -18,43 +21,55 @@ use crate::{
     world::*,
 };
 
-/// Seconds that an unused binding stays.
-const LINGER: u32 = 2;
+/// Seconds that an unused binding keeps its port.
+const COOL_DOWN: u32 = Timeouts::RFC.cool_down;
 
 impl World {
-    /// Offers every flow for expiry; how many connections went.
-    pub fn sweep_flows(&self) -> usize {
-        let keys = self.tables.flows().entries();
-        keys.iter().filter(|(key, _)| expire_flow(&self.tables, key, false, self.now())).count()
+    /// Offers every connection for expiry; how many went.
+    pub fn sweep_connections(&self) -> usize {
+        let entries = self.tables.connections().entries();
+        entries.iter().filter(|(index, _)| expire_connection(&self.tables, *index, Mode::Expired, self.now())).count()
     }
 
-    /// Offers every binding for expiry, by its internal side.
+    /// Ends all connections.
+    pub fn flush_connections(&self) {
+        for (index, _) in self.tables.connections().entries() {
+            expire_connection(&self.tables, index, Mode::Force, self.now());
+        }
+    }
+
+    /// Offers every binding for expiry; how many went.
     pub fn sweep_bindings(&self) -> usize {
-        let keys = self.tables.bindings().entries().into_iter().filter(|(key, _)| key.network != OUTSIDE);
-        keys.filter(|(key, _)| expire_binding(&self.tables, key, false, self.now())).count()
-    }
-
-    fn half(&self, direction: u8) -> (FlowKey, std::rc::Rc<FlowEntry>) {
-        self.tables.flows().entries().into_iter().find(|(_, entry)| entry.direction == direction).unwrap()
-    }
-
-    fn sizes(&self) -> (usize, usize) {
-        (self.tables.flows().len(), self.tables.bindings().len())
-    }
-
-    /// The internal side of the only binding.
-    fn internal(&self) -> BindingKey {
         let entries = self.tables.bindings().entries();
-        entries.into_iter().find(|(key, _)| key.network != OUTSIDE).unwrap().0
+        entries.iter().filter(|(index, _)| expire_binding(&self.tables, *index, Mode::Expired, self.now())).count()
+    }
+
+    /// Connections and bindings.
+    fn sizes(&self) -> (usize, usize) {
+        (self.tables.connections().len(), self.tables.bindings().len())
+    }
+
+    /// The only connection.
+    fn connection(&self) -> (u32, Rc<Connection>) {
+        let mut entries = self.tables.connections().entries();
+        assert_eq!(entries.len(), 1);
+        entries.remove(0)
+    }
+
+    /// The only binding.
+    fn binding(&self) -> (u32, Rc<Binding>) {
+        let mut entries = self.tables.bindings().entries();
+        assert_eq!(entries.len(), 1);
+        entries.remove(0)
     }
 
     fn users(&self) -> u32 {
-        self.tables.bindings().get(&self.internal()).unwrap().connections.load()
+        self.binding().1.connections.load()
     }
 }
 
 #[test]
-fn a_connection_goes_when_both_directions_were_idle_for_its_time() {
+fn a_connection_goes_when_it_was_idle_for_its_time() {
     let rfc = Timeouts::RFC;
     let established = |world: &World| {
         world.tc(GUEST1, syn(GUEST1, KEPT).bytes());
@@ -79,26 +94,11 @@ fn a_connection_goes_when_both_directions_were_idle_for_its_time() {
         let world = World::new();
         open(&world);
         world.wait(idle - 1);
-        assert_eq!((world.sweep_flows(), world.sizes()), (0, (2, 2)), "{name}: a second before");
+        assert_eq!((world.sweep_connections(), world.sizes()), (0, (1, 1)), "{name}: a second before");
         world.wait(1);
-        assert_eq!((world.sweep_flows(), world.sizes()), (1, (0, 2)), "{name}: it goes, by one of its keys");
+        assert_eq!((world.sweep_connections(), world.sizes()), (1, (0, 1)), "{name}: it goes");
         assert_eq!(world.event(EventCount::ConnectionsExpired), 1, "{name}");
         assert_eq!(world.users(), 0, "{name}");
-    }
-}
-
-#[test]
-fn a_packet_in_either_direction_keeps_a_connection() {
-    let reply = answer(&on_the_wire(udp(GUEST1, KEPT), KEPT));
-    for (name, from, packet) in [("out", GUEST1, udp(GUEST1, KEPT)), ("back", UPLINK, reply)] {
-        let world = World::new();
-        world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-        world.wait(299);
-        world.tc(from, packet.bytes());
-        world.wait(299);
-        assert_eq!(world.sweep_flows(), 0, "{name}");
-        world.wait(1);
-        assert_eq!(world.sweep_flows(), 1, "{name}");
     }
 }
 
@@ -106,10 +106,13 @@ fn a_packet_in_either_direction_keeps_a_connection() {
 fn a_stamp_of_another_cpus_later_tick_is_no_idle_time() {
     let world = World::new();
     world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-    let (key, entry) = world.half(0);
-    entry.last_seen.store(world.now() + 1);
-    assert!(!expire_flow(&world.tables, &key, false, world.now()));
-    assert!(!expire_binding(&world.tables, &world.internal(), false, world.now().wrapping_sub(1)));
+    let (index, connection) = world.connection();
+    connection.last_seen.store(world.now() + 1);
+    assert!(!expire_connection(&world.tables, index, Mode::Expired, world.now()));
+    world.flush_connections();
+    let (index, binding) = world.binding();
+    binding.last_used.store(world.now() + 1);
+    assert!(!expire_binding(&world.tables, index, Mode::Expired, world.now()));
 }
 
 #[test]
@@ -118,37 +121,22 @@ fn the_clock_may_wrap() {
     world.kernel.now.set(u32::MAX - 100);
     world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
     world.kernel.now.set(198);
-    assert_eq!(world.sweep_flows(), 0, "idle for 299 seconds");
+    assert_eq!(world.sweep_connections(), 0, "idle for 299 seconds");
     world.kernel.now.set(199);
-    assert_eq!(world.sweep_flows(), 1);
+    assert_eq!(world.sweep_connections(), 1);
 }
 
 #[test]
-fn force_ends_a_connection_by_either_key() {
-    for direction in [0, 1] {
-        let world = World::new();
-        world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-        let (key, _) = world.half(direction);
-        assert!(expire_flow(&world.tables, &key, true, world.now()));
-        assert_eq!((world.sizes(), world.users()), ((0, 2), 0));
-        assert!(!expire_flow(&world.tables, &key, true, world.now()), "it is gone");
-        assert_eq!(world.users(), 0, "given back once");
+fn force_ends_a_connection_once() {
+    let world = World::new();
+    world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
+    let (index, _) = world.connection();
+    assert!(expire_connection(&world.tables, index, Mode::Force, world.now()));
+    assert_eq!((world.sizes(), world.users()), ((0, 1), 0));
+    for mode in [Mode::Force, Mode::Spare, Mode::Expired] {
+        assert!(!expire_connection(&world.tables, index, mode, world.now() + 9999), "it is gone: {mode:?}");
     }
-}
-
-#[test]
-fn a_half_without_its_other_half_goes_and_gives_back_what_it_held() {
-    for (missing, users) in [(0, 1), (1, 0)] {
-        let world = World::new();
-        world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-        let (key, _) = world.half(missing);
-        world.tables.flows().delete(&key);
-        world.wait(10);
-        assert_eq!(world.sweep_flows(), 1, "without {missing}");
-        assert_eq!(world.tables.flows().len(), 0);
-        // Whoever takes the original half away gives the binding back.
-        assert_eq!(world.users(), users, "without {missing}");
-    }
+    assert_eq!((world.users(), world.check()), (0, Ok(())), "given back once");
 }
 
 #[test]
@@ -159,63 +147,48 @@ fn a_connection_of_a_forward_holds_no_binding() {
     world.tc(UPLINK, packet.bytes());
     // A binding with the same inside, of another connection.
     world.tc(GUEST1, outgoing(GUEST1, L4::Udp, 80, at(SERVER2, 9)).bytes());
-    assert_eq!((world.sizes(), world.users()), ((4, 2), 1));
-    for direction in [0, 1] {
-        let probe = world.copy();
-        let entries = probe.tables.flows().entries();
-        let (key, _) = entries.iter().find(|(_, entry)| entry.origin == 2 && entry.direction == direction).unwrap();
-        assert!(expire_flow(&probe.tables, key, true, probe.now()));
-        assert_eq!((probe.sizes(), probe.users()), ((2, 2), 1));
-    }
+    assert_eq!((world.sizes(), world.users()), ((2, 1), 1));
+    let entries = world.tables.connections().entries();
+    let (index, _) = entries.iter().find(|(_, connection)| connection.origin == ORIGIN_FORWARD).unwrap();
+    assert!(expire_connection(&world.tables, *index, Mode::Force, world.now()));
+    assert_eq!((world.sizes(), world.users(), world.check()), ((1, 1), 1, Ok(())));
 }
 
 #[test]
 fn a_binding_goes_when_nobody_has_used_it_for_a_while() {
     let world = World::new();
     world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-    let binding = world.internal();
-    assert!(!expire_binding(&world.tables, &binding, true, world.now() + 9999), "in use: not even by force");
-    let (key, _) = world.half(0);
-    world.wait(50);
-    expire_flow(&world.tables, &key, true, world.now());
-    world.wait(LINGER - 1);
-    assert_eq!((world.sweep_bindings(), world.tables.bindings().len()), (0, 2), "it lingers");
-    world.wait(1);
-    assert_eq!((world.sweep_bindings(), world.tables.bindings().len()), (1, 0), "both sides go");
-    assert!(!expire_binding(&world.tables, &binding, true, world.now()), "it is gone");
-}
-
-#[test]
-fn the_external_side_does_not_go_without_the_internal_one() {
-    let world = World::new();
-    world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-    let before = world.tables();
-    for (key, _) in world.tables.bindings().entries() {
-        assert!(!expire_binding(&world.tables, &key, true, world.now() + 9999), "{key:?}");
+    let (index, _) = world.binding();
+    for mode in [Mode::Expired, Mode::Spare, Mode::Force] {
+        assert!(!expire_binding(&world.tables, index, mode, world.now() + 9999), "in use: not even by {mode:?}");
     }
-    assert_eq!(world.tables(), before);
+    world.wait(50);
+    world.flush_connections();
+    world.wait(COOL_DOWN - 1);
+    assert_eq!((world.sweep_bindings(), world.tables.bindings().len()), (0, 1), "it lingers");
+    world.wait(1);
+    assert_eq!((world.sweep_bindings(), world.check_empty()), (1, Ok(())));
+    assert!(!expire_binding(&world.tables, index, Mode::Force, world.now()), "it is gone");
 }
 
 #[test]
 fn force_ends_a_lingering_binding() {
     let world = World::new();
     world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-    let (key, _) = world.half(0);
-    expire_flow(&world.tables, &key, true, world.now());
-    assert!(expire_binding(&world.tables, &world.internal(), true, world.now()));
-    assert_eq!(world.sizes(), (0, 0));
+    world.flush_connections();
+    assert!(expire_binding(&world.tables, world.binding().0, Mode::Force, world.now()));
+    assert_eq!(world.check_empty(), Ok(()));
 }
 
 #[test]
 fn a_lingering_binding_is_used_again_by_the_same_inside_port() {
     let world = World::new();
     let first = crate::bindings::external_port(&world.tc(GUEST1, udp(GUEST1, 1000).bytes()));
-    let (key, _) = world.half(0);
-    expire_flow(&world.tables, &key, true, world.now());
-    world.wait(LINGER - 1);
+    world.flush_connections();
+    world.wait(COOL_DOWN - 1);
     let second = crate::bindings::external_port(&world.tc(GUEST1, udp(GUEST1, 1000).bytes()));
     assert_eq!(first, second);
-    world.wait(100);
+    world.wait(COOL_DOWN);
     assert_eq!(world.sweep_bindings(), 0, "it has a user again");
 }
 
@@ -224,9 +197,8 @@ fn a_freed_port_is_given_to_the_next() {
     let world = World::new();
     world.change_network(NAT, |network| (network.nat.first_port, network.nat.last_port) = (777, 777));
     world.tc(GUEST1, udp(GUEST1, 1000).bytes());
-    let (key, _) = world.half(1);
-    expire_flow(&world.tables, &key, true, world.now());
-    world.wait(LINGER);
+    world.flush_connections();
+    world.wait(COOL_DOWN);
     world.sweep_bindings();
     assert_eq!(crate::bindings::external_port(&world.tc(GUEST2, udp(GUEST2, 1).bytes())), 777);
 }
@@ -239,11 +211,11 @@ fn a_binding_with_two_connections_goes_with_the_last() {
     world.tc(GUEST1, outgoing(GUEST1, L4::Udp, KEPT, at(SERVER2, 9)).bytes());
     assert_eq!(world.users(), 2);
     world.wait(100);
-    assert_eq!((world.sweep_flows(), world.sweep_bindings(), world.sizes()), (1, 0, (2, 2)));
+    assert_eq!((world.sweep_connections(), world.sweep_bindings(), world.sizes()), (1, 0, (1, 1)));
     assert_eq!(world.users(), 1);
     world.wait(200);
-    assert_eq!((world.sweep_flows(), world.sweep_bindings(), world.sizes()), (1, 0, (0, 2)));
-    world.wait(LINGER);
+    assert_eq!((world.sweep_connections(), world.sweep_bindings(), world.sizes()), (1, 0, (0, 1)));
+    world.wait(COOL_DOWN);
     assert_eq!((world.sweep_bindings(), world.sizes()), (1, (0, 0)));
 }
 
@@ -255,7 +227,7 @@ fn a_connection_whose_network_is_gone_goes_by_its_zeroed_timers() {
         network.mode = 0;
         network.timeouts = Timeouts { udp: 0, tcp_established: 0, tcp_transitory: 0, icmp: 0, ..Timeouts::RFC };
     });
-    assert_eq!((world.sweep_flows(), world.tables.flows().len()), (1, 0));
+    assert_eq!((world.sweep_connections(), world.tables.connections().len()), (1, 0));
 }
 
 #[test]
@@ -274,21 +246,19 @@ fn a_closed_connections_tuple_can_be_used_again_and_lives_as_long_as_a_new_one()
     world.wait(100);
     open();
     world.wait(Timeouts::RFC.tcp_transitory);
-    assert_eq!(world.sweep_flows(), 0, "it is established");
-    assert_eq!((world.sizes(), world.users()), ((2, 2), 1), "the same binding, counted once");
+    assert_eq!(world.sweep_connections(), 0, "it is established");
+    assert_eq!((world.sizes(), world.users()), ((1, 1), 1), "the same binding, counted once");
 }
 
 #[test]
 fn what_is_not_there_is_not_deleted() {
     let world = World::new();
     world.tc(GUEST1, udp(GUEST1, KEPT).bytes());
-    let (mut flow, _) = world.half(0);
-    flow.vlan = 9;
-    let mut binding = world.internal();
-    binding.vlan = 9;
     let before = world.tables();
-    assert!(!expire_flow(&world.tables, &flow, true, world.now()));
-    assert!(!expire_binding(&world.tables, &binding, true, world.now()));
+    for index in [0, 2, 4095, 4096, u32::MAX] {
+        assert!(!expire_connection(&world.tables, index, Mode::Force, world.now()), "{index}");
+        assert!(!expire_binding(&world.tables, index, Mode::Force, world.now()), "{index}");
+    }
     assert_eq!(world.tables(), before);
 }
 
@@ -299,7 +269,7 @@ fn an_expired_connection_opens_anew() {
     let sent = on_the_wire(packet.clone(), KEPT);
     world.tc(GUEST1, packet.bytes());
     world.wait(300);
-    world.sweep_flows();
+    world.sweep_connections();
     assert_eq!(world.tc(UPLINK, answer(&sent).bytes()), Fate::ToHost, "a late reply is nobody's");
     assert_eq!(world.tc(GUEST1, packet.bytes()), Fate::Sent(UPLINK, sent.bytes()));
     let reply = answer(&sent);

@@ -76,6 +76,8 @@ pub enum Fate {
     Flooded(Vec<VportId>),
     /// Copies, and the host gets it, too.
     FloodedAndToHost(Vec<VportId>),
+    /// A fragment that waits, or that goes into the hook once more with those (the frames) that waited for it.
+    Kept(Vec<Vec<u8>>),
 }
 
 impl Fate {
@@ -85,7 +87,7 @@ impl Fate {
         match self {
             Self::Sent(to, _) | Self::Delivered(to, _) | Self::Resolved(to, ..) => vec![*to],
             Self::Flooded(to) | Self::FloodedAndToHost(to) => to.iter().map(vport).collect(),
-            Self::NotOurs | Self::PassUp | Self::ToHost | Self::Dropped(_) => Vec::new(),
+            Self::NotOurs | Self::PassUp | Self::ToHost | Self::Dropped(_) | Self::Kept(_) => Vec::new(),
         }
     }
 }
@@ -160,6 +162,13 @@ impl World {
             assert_eq!(frame.departure, None, "{fate:?} sends nothing");
             fate
         };
+        if outcome == Ok(Verdict::Kept) {
+            let round = |copy: SentCopy| {
+                assert_eq!((copy.ifindex, copy.side), (frame.ifindex, Side::Host), "round by the same hook");
+                copy.bytes
+            };
+            return Fate::Kept(frame.copies.into_iter().map(round).collect());
+        }
         let copies: Vec<VportId> = frame.copies.iter().map(|copy| reached(copy, before)).collect();
         if !matches!(outcome, Ok(Verdict::Flooded | Verdict::ToHost)) {
             assert!(copies.is_empty(), "copies without a flood: {outcome:?}");
@@ -167,7 +176,12 @@ impl World {
         match outcome {
             Err(_) if !COMPLETE => untouched(Fate::PassUp),
             Err(reason) => {
-                assert_eq!(frame.departure, None, "{reason:?} sends nothing");
+                if let Some(departure) = frame.departure {
+                    // An ICMP error, back to where the frame came from.
+                    let back = Departure::Redirected { ifindex: frame.ifindex, side: Side::Egress };
+                    assert_eq!(departure, back, "{reason:?}");
+                    self.replies.borrow_mut().push(frame.bytes);
+                }
                 Fate::Dropped(reason)
             }
             Ok(Verdict::NotOurs) => untouched(Fate::NotOurs),
@@ -179,6 +193,7 @@ impl World {
             Ok(Verdict::ToHost) => untouched(Fate::FloodedAndToHost(copies)),
             Ok(Verdict::Flooded) => untouched(Fate::Flooded(copies)),
             Ok(Verdict::Sent) => self.departed(frame),
+            Ok(Verdict::Kept) => unreachable!("seen above"),
         }
     }
 
@@ -191,8 +206,12 @@ impl World {
                 assert_eq!(frame.marked, COMPLETE && vport == BRIDGE_UPLINK, "the mark on a frame for {vport}");
                 match side {
                     Side::Host => return Fate::Delivered(vport, frame.bytes),
-                    // An answer goes back by the device that the question came by.
-                    _ if ifindex == frame.ifindex => assert_eq!(side, Side::Egress),
+                    // An answer goes back by the device that the question came by; so does what a guest sends to
+                    // its own forward, by the shorter way where there is one.
+                    _ if ifindex == frame.ifindex => {
+                        let may_be_short = COMPLETE && AT_INGRESS && is_veth(vport);
+                        assert!(side == Side::Egress || (side == Side::Peer && may_be_short), "back to {vport}");
+                    }
                     _ => assert_eq!(side == Side::Peer, COMPLETE && AT_INGRESS && is_veth(vport), "the way to {vport}"),
                 }
                 Fate::Sent(vport, frame.bytes)

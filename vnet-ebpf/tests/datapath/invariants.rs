@@ -3,120 +3,108 @@
 use std::{collections::HashMap, rc::Rc};
 
 use vnet_common::{
-    Be16, Ip,
-    config::{NetworkId, OUTSIDE},
-    flow::{Direction, FlowEntry, FlowKey, ORIGIN_SNAT},
-    nat::{BindingEntry, BindingKey},
+    Be16,
+    config::NetworkId,
+    flow::{Connection, Direction, ORIGIN_BINDING, ORIGIN_GUEST},
+    nat::Binding,
+    vport::VportId,
 };
 use vnet_ebpf::tables::Tables as _;
 
 use crate::world::World;
 
-type Flow = (FlowKey, Rc<FlowEntry>);
-type Binding = (BindingKey, Rc<BindingEntry>);
+type Connections = Vec<(u32, Rc<Connection>)>;
+type Bindings = Vec<(u32, Rc<Binding>)>;
 
 impl World {
-    /// Both halves or neither, one owner a port, users counted right. `Err` says what does not hold.
+    /// Both keys or neither, one owner a port, users and quotas counted right. `Err` says what does not hold.
     pub fn check(&self) -> Result<(), String> {
-        let flows = self.tables.flows().entries();
-        for flow in &flows {
-            self.check_halves(flow)?;
+        self.tables.connections().check().map_err(|wrong| format!("connections: {wrong}"))?;
+        self.tables.bindings().check().map_err(|wrong| format!("bindings: {wrong}"))?;
+        let (connections, bindings) = (self.tables.connections().entries(), self.tables.bindings().entries());
+        for (index, binding) in &bindings {
+            check_users(*index, binding, &connections)?;
         }
-        for binding in self.tables.bindings().entries() {
-            self.check_sides(&binding)?;
-            check_users(&binding, &flows)?;
+        for (_, connection) in &connections {
+            self.check_translation(connection)?;
         }
-        for flow in &flows {
-            self.check_translation(flow)?;
-        }
-        check_owners(&flows)
-    }
-
-    fn check_halves(&self, (key, entry): &Flow) -> Result<(), String> {
-        let partner_key = entry.partner_key(key.protocol);
-        let Some(partner) = self.tables.flows().get(&partner_key) else {
-            return Err(format!("half a connection: {key:?} {entry:?}"));
-        };
-        let is_mutual = partner.partner_key(key.protocol) == *key
-            && partner.direction != entry.direction
-            && (partner.origin, partner.network, partner.created) == (entry.origin, entry.network, entry.created);
-        if is_mutual { Ok(()) } else { Err(format!("halves of two connections: {key:?} {entry:?} and {partner:?}")) }
-    }
-
-    /// Both halves hold the same state. (Where two CPUs touch a connection that is just being made, only
-    /// both together tell its state.)
-    pub fn check_states(&self) -> Result<(), String> {
-        for (key, entry) in self.tables.flows().entries() {
-            let partner = self.tables.flows().get(&entry.partner_key(key.protocol));
-            if partner.is_none_or(|partner| partner.seen() != entry.seen()) {
-                return Err(format!("states differ: {key:?} {entry:?}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_sides(&self, (key, entry): &Binding) -> Result<(), String> {
-        let other =
-            BindingKey { address: entry.address, port: entry.port, network: entry.network, vlan: entry.vlan, ..*key };
-        let back = self.tables.bindings().get(&other);
-        let names_it = back.is_some_and(|back| {
-            (back.address, back.port, back.network, back.vlan) == (key.address, key.port, key.network, key.vlan)
-        });
-        if names_it { Ok(()) } else { Err(format!("half a binding: {key:?} {entry:?}")) }
+        check_owners(&connections)?;
+        self.check_quotas(&connections, &bindings)
     }
 
     /// A guest's connection shows what its binding says.
-    fn check_translation(&self, (key, entry): &Flow) -> Result<(), String> {
-        if !is_users(entry) {
+    fn check_translation(&self, connection: &Connection) -> Result<(), String> {
+        if connection.origin != ORIGIN_GUEST {
             return Ok(());
         }
-        let binding = self.tables.bindings().get(&inside(key));
-        let is_bound = binding.is_some_and(|binding| (binding.address, binding.port) == (entry.src, entry.src_port));
-        if is_bound { Ok(()) } else { Err(format!("a connection without its binding: {key:?} {entry:?}")) }
+        let inside = (connection.original.src, connection.original.src_port, connection.original_network);
+        let shown = connection.translated(Direction::Original);
+        let binding = self.tables.bindings().at(connection.binding).filter(|binding| binding.last_used.load() != 0);
+        let is_bound = binding.is_some_and(|binding| {
+            (binding.internal, binding.internal_port, binding.network) == inside
+                && (binding.external, binding.external_port) == (shown.src, shown.src_port)
+                && binding.protocol == connection.protocol
+        });
+        if is_bound { Ok(()) } else { Err(format!("a connection without its binding: {connection:?}")) }
+    }
+
+    fn check_quotas(&self, connections: &Connections, bindings: &Bindings) -> Result<(), String> {
+        let mut expected: HashMap<VportId, (u32, u32)> = HashMap::new();
+        for (_, connection) in connections {
+            expected.entry(connection.guest_vport.into()).or_default().0 += 1;
+        }
+        for (_, binding) in bindings {
+            expected.entry(binding.guest_vport.into()).or_default().1 += 1;
+        }
+        for (vport, used) in self.tables.guest_uses() {
+            let counted = (used.connections.load(), used.bindings.load());
+            let there = expected.remove(&vport).unwrap_or_default();
+            if counted != there {
+                return Err(format!("vport {vport} has {there:?} connections and ports, {counted:?} are counted"));
+            }
+        }
+        if expected.is_empty() { Ok(()) } else { Err(format!("accounted to nobody: {expected:?}")) }
+    }
+
+    /// Nothing lives, nothing is held, nothing is counted.
+    pub fn check_empty(&self) -> Result<(), String> {
+        self.check()?;
+        let (connections, bindings) = (self.tables.connections().len(), self.tables.bindings().len());
+        if (connections, bindings) == (0, 0) { Ok(()) } else { Err(format!("left over: {:#?}", self.tables())) }
     }
 }
 
-/// True for the entry that stands for a user of a binding.
-fn is_users(entry: &FlowEntry) -> bool {
-    entry.origin == ORIGIN_SNAT && entry.direction == Direction::Original as u8
+/// True where the connection leads to the binding by its external side.
+fn leads_to(connection: &Connection, binding: &Binding) -> bool {
+    connection.origin == ORIGIN_BINDING
+        && (connection.original.dst, connection.original.dst_port) == (binding.external, binding.external_port)
+        && connection.protocol == binding.protocol
 }
 
-fn inside(key: &FlowKey) -> BindingKey {
-    BindingKey {
-        address: key.src,
-        port: key.src_port,
-        network: key.network,
-        vlan: key.vlan,
-        protocol: key.protocol,
-        pad: 0,
-    }
-}
-
-fn check_users((key, entry): &Binding, flows: &[Flow]) -> Result<(), String> {
-    if key.network == OUTSIDE {
-        return Ok(());
-    }
-    let users = flows.iter().filter(|(flow, entry)| is_users(entry) && inside(flow) == *key).count();
-    let counted = entry.connections.load();
+fn check_users(index: u32, binding: &Binding, connections: &Connections) -> Result<(), String> {
+    let by_source = connections.iter().filter(|(_, connection)| connection.binding == index).count();
+    let by_target = connections.iter().filter(|(_, connection)| leads_to(connection, binding)).count();
+    let (users, counted) = (by_source + by_target, binding.connections.load());
     if usize::try_from(counted) == Ok(users) {
         return Ok(());
     }
-    Err(format!("{counted} users counted, {users} there: {key:?} {entry:?}"))
+    Err(format!("{counted} users counted, {users} there: {index} {binding:?}"))
 }
 
 /// Whoever is reached by an external port of a guest's connection.
-type Owner = (Ip, Be16, NetworkId);
+type Owner = (u32, Be16, NetworkId);
 
-fn check_owners(flows: &[Flow]) -> Result<(), String> {
-    let mut owners: HashMap<(Ip, Be16, u8), Owner> = HashMap::new();
-    for (key, entry) in flows {
-        if entry.origin != ORIGIN_SNAT || entry.direction != Direction::Reply as u8 {
+fn check_owners(connections: &Connections) -> Result<(), String> {
+    let mut owners: HashMap<(u32, Be16, u8), Owner> = HashMap::new();
+    for (_, connection) in connections {
+        if connection.origin != ORIGIN_GUEST {
             continue;
         }
-        let owner = (entry.dst, entry.dst_port, entry.network);
-        let first = *owners.entry((key.dst, key.dst_port, key.protocol)).or_insert(owner);
+        let (original, shown) = (&connection.original, connection.translated(Direction::Original));
+        let owner = (original.src, original.src_port, connection.original_network);
+        let first = *owners.entry((shown.src, shown.src_port, connection.protocol)).or_insert(owner);
         if first != owner {
-            return Err(format!("{:?}:{:?} belongs to {first:?} and to {owner:?}", key.dst, key.dst_port));
+            return Err(format!("{shown:?} belongs to {first:?} and to {owner:?}"));
         }
     }
     Ok(())

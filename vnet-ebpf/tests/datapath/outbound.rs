@@ -35,20 +35,20 @@ fn a_connection_goes_out_by_the_external_address_and_the_guests_own_port() {
 }
 
 #[test]
-fn both_directions_of_an_established_connection_need_one_entry_each() {
+fn both_directions_of_an_established_connection_need_one_record() {
     for packet in [syn(GUEST1, KEPT), udp(GUEST1, KEPT), ping(GUEST1, KEPT)] {
         let sent = on_the_wire(packet.clone(), KEPT);
         let reply = answer(&sent);
         let expected = to_guest(reply.clone(), GUEST1, KEPT);
         let world = World::new();
         assert_eq!(world.tc(GUEST1, packet.bytes()), Fate::Sent(UPLINK, sent.bytes()));
-        assert_eq!(world.tables.flows().len(), 2);
-        assert_eq!(world.tables.bindings().len(), 2);
+        assert_eq!(world.tables.connections().len(), 1);
+        assert_eq!(world.tables.bindings().len(), 1);
         let questions = world.kernel.queries.borrow().len();
         assert_eq!(world.tc(UPLINK, reply.bytes()), Fate::Sent(GUEST1, expected.bytes()));
         assert_eq!(world.tc(GUEST1, packet.bytes()), Fate::Sent(UPLINK, sent.bytes()));
         assert_eq!(world.kernel.queries.borrow().len(), questions, "nothing more was asked");
-        assert_eq!(world.tables.flows().len(), 2);
+        assert_eq!(world.tables.connections().len(), 1);
         assert_eq!(world.event(EventCount::ConnectionsCreated), 1);
     }
 }
@@ -120,7 +120,7 @@ fn an_unresolved_router_is_left_to_the_kernel() {
 /// A packet that is refused: nothing of it must be left.
 fn refused(name: &str, packet: Packet, reason: DropReason) -> Case {
     Case::dropped(name, GUEST1, packet.bytes(), reason).then(|world| {
-        assert!(world.tables.flows().is_empty(), "flows");
+        assert!(world.tables.connections().is_empty(), "connections");
         assert!(world.tables.bindings().is_empty(), "bindings");
     })
 }
@@ -161,9 +161,6 @@ fn what_cannot_go_out_is_dropped_with_the_reason_and_leaves_nothing() {
             outgoing(GUEST1, L4::EchoReply, 0, at(SERVER, 0)),
             DropReason::NoConnection,
         ),
-        refused("a first fragment", udp(GUEST1, KEPT).fragment(0, true), DropReason::FragmentNotTranslated),
-        refused("a fragment in the middle", udp(GUEST1, KEPT).fragment(3, true), DropReason::FragmentNotTranslated),
-        refused("a last fragment", udp(GUEST1, KEPT).fragment(3, false), DropReason::FragmentNotTranslated),
         refused("too long for the uplink", udp(GUEST1, KEPT).length(1501), DropReason::OverMtu),
         refused("ACK", tcp(ACK), DropReason::NoConnection),
         refused("RST", tcp(RST), DropReason::NoConnection),

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
-use vnet_common::{Mac, vport::VportId};
+use vnet_common::{Mac, config::NatPolicy, vport::VportId};
 
 use crate::{
     frames::{self, ACK, FIN, L4, Packet, RST, SYN, arp_request, ethernet},
@@ -30,7 +30,11 @@ pub enum Step {
     Bump,
     /// The route to the outside, by number.
     Route(u8),
-    /// Room for so many flows and bindings.
+    /// The daemon makes room: it ends what can be spared.
+    Spare,
+    /// The NAT network's policy is another one.
+    Policy(NatPolicy),
+    /// Room for so many connections and bindings.
     Room(usize, usize),
     /// A guest's device goes, or comes back.
     Toggle(VportId),
@@ -76,8 +80,11 @@ fn outside() -> impl Strategy<Value = (Ipv4Addr, u16)> {
 }
 
 fn destinations() -> impl Strategy<Value = (Ipv4Addr, u16)> {
+    let own_ports = prop_oneof![2 => FIRST..=LAST, 1 => proptest::sample::select(&LISTENERS[..])];
+    let own_addresses = prop_oneof![4 => Just(EXTERNAL), 1 => Just(SECOND_ADDRESS)];
     prop_oneof![
         12 => outside(),
+        2 => (own_addresses, own_ports),
         1 => prop_oneof![Just(UNREACHABLE), Just(BY_STRANGER), Just(BY_OTHER_UPLINK), Just(BY_SILENT_ROUTER)].prop_map(|to| (to, 80)),
         1 => prop_oneof![Just(EXTERNAL), Just(ip(GATEWAY)), Just(ip(GUEST2)), Just(ip(OTHER_GUEST)), Just(ip(ROUTED_GUEST1))].prop_map(|to| (to, 80)),
     ]
@@ -206,8 +213,30 @@ pub fn frames() -> BoxedStrategy<Sent> {
     prop_oneof![16 => valid(), 1 => other(), 2 => spoilt()].boxed()
 }
 
+fn policies() -> impl Strategy<Value = NatPolicy> {
+    let quota = || prop_oneof![3 => Just(0_u32), 1 => 1..4_u32];
+    let pool = prop_oneof![2 => Just(None), 1 => Just(Some((EXTERNAL, SECOND_ADDRESS)))];
+    (0..2_u8, 0..3_u8, 0..2_u8, (quota(), quota(), quota()), pool).prop_map(
+        |(mapping, filtering, inbound_refresh, (connections, ports, new), pool)| {
+            let own = NatPolicy::new(FIRST, LAST);
+            let (first, last) = pool.map_or((own.first_address, own.last_address), |(a, b)| (a.into(), b.into()));
+            NatPolicy {
+                first_address: first,
+                last_address: last,
+                mapping,
+                filtering,
+                inbound_refresh,
+                guest_connections: connections,
+                guest_bindings: ports,
+                guest_new_per_second: new,
+                ..own
+            }
+        },
+    )
+}
+
 pub fn steps() -> BoxedStrategy<Step> {
-    let few = (0..40_usize, 0..20_usize).prop_map(|(flows, bindings)| Step::Room(flows, bindings));
+    let few = (0..20_usize, 0..10_usize).prop_map(|(connections, bindings)| Step::Room(connections, bindings));
     let room = prop_oneof![few, Just(Step::Room(1000, 1000))];
     prop_oneof![
         40 => frames().prop_map(Step::Frame),
@@ -217,6 +246,8 @@ pub fn steps() -> BoxedStrategy<Step> {
         1 => Just(Step::Bump),
         1 => any::<u8>().prop_map(Step::Route),
         1 => room,
+        1 => Just(Step::Spare),
+        1 => policies().prop_map(Step::Policy),
         1 => prop_oneof![Just(GUEST1), Just(GUEST2), Just(UPLINK)].prop_map(Step::Toggle),
     ]
     .boxed()

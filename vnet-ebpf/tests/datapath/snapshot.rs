@@ -3,7 +3,6 @@
 use vnet_common::{
     DropReason,
     config::NetworkId,
-    flow::Path,
     stats::{EventCount, VportStats},
     vport::VportId,
 };
@@ -22,17 +21,25 @@ impl World {
             entry.last_seen.store(0);
             lines.push(format!("fdb {key:?} {entry:?}"));
         }
-        for (key, entry) in self.tables.flows().entries() {
-            let mut entry = (*entry).clone();
-            entry.last_seen.store(0);
-            if entry.path.generation.load() == 0 {
-                // Not decided: the rest of it means nothing.
-                entry.path = Path::default();
-            }
-            lines.push(format!("flow {key:?} {entry:?}"));
+        for (index, connection) in self.tables.connections().entries() {
+            let connection = (*connection).clone();
+            connection.last_seen.store(0);
+            lines.push(format!("connection {index} {connection:?}"));
         }
-        for (key, entry) in self.tables.bindings().entries() {
-            lines.push(format!("binding {key:?} {entry:?}"));
+        for (index, binding) in self.tables.bindings().entries() {
+            lines.push(format!("binding {index} {binding:?}"));
+        }
+        for (key, _) in self.tables.peers().entries() {
+            lines.push(format!("peer {key:?}"));
+        }
+        for (slot, path) in self.tables.paths() {
+            lines.push(format!("path {slot} {path:?}"));
+        }
+        for (vport, used) in self.tables.guest_uses() {
+            let (connections, bindings) = (used.connections.load(), used.bindings.load());
+            if connections + bindings != 0 {
+                lines.push(format!("guest {vport} has {connections} connections and {bindings} ports"));
+            }
         }
         for id in NETWORKS {
             lines.push(format!("network {id} generation {}", self.tables.network(id).unwrap().generation.load()));

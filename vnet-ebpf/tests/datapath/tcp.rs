@@ -1,6 +1,8 @@
-//! Connection states in both entries, and what XDP leaves to TC.
+//! Connection states, and what XDP leaves to TC.
 
-use vnet_common::{conntrack, flow::FlowEntry};
+use std::rc::Rc;
+
+use vnet_common::{conntrack, flow};
 use vnet_ebpf::tables::Tables as _;
 
 use crate::{
@@ -105,22 +107,22 @@ fn connections() -> [(&'static str, World, Connection); 2] {
     [("snat", World::new(), snat), ("forward", world, forwarded)]
 }
 
-fn entries(world: &World) -> Vec<FlowEntry> {
-    world.tables.flows().entries().into_iter().map(|(_, entry)| (*entry).clone()).collect()
+/// The world's only connection.
+fn only(world: &World) -> Rc<flow::Connection> {
+    let entries = world.tables.connections().entries();
+    let [(_, connection)] = entries.as_slice() else { panic!("{} connections", entries.len()) };
+    Rc::clone(connection)
 }
 
 #[test]
-fn both_entries_go_through_the_states_together() {
+fn a_connection_goes_through_its_states_whoever_opened_it() {
     for (name, packets, state) in CASES {
         for (kind, world, connection) in connections() {
             for (by, flags) in packets {
                 let fate = connection.send(&world, *by, *flags);
                 assert!(matches!(fate, Fate::Sent(..)), "{name}, {kind}: {by:?} {flags:02x}: {fate:?}");
-                let halves = entries(&world);
-                assert_eq!(halves.len(), 2, "{name}, {kind}");
-                assert_eq!(halves[0].seen(), halves[1].seen(), "{name}, {kind}: {by:?} {flags:02x}");
             }
-            let seen = entries(&world)[0].seen();
+            let seen = only(&world).seen.load();
             assert_eq!(conntrack::state_name(conntrack::protocol::TCP, seen), state, "{name}, {kind}");
         }
     }
@@ -129,11 +131,7 @@ fn both_entries_go_through_the_states_together() {
 #[test]
 fn udp_and_echo_are_replied_once_a_reply_was_seen() {
     for (packet, protocol) in [(udp(GUEST1, KEPT), 17), (ping(GUEST1, KEPT), 1)] {
-        let state = |world: &World| {
-            let halves = entries(world);
-            assert_eq!(halves[0].seen(), halves[1].seen());
-            conntrack::state_name(protocol, halves[0].seen())
-        };
+        let state = |world: &World| conntrack::state_name(protocol, only(world).seen.load());
         let world = World::new();
         let reply = answer(&on_the_wire(packet.clone(), KEPT));
         world.tc(GUEST1, packet.bytes());
@@ -167,36 +165,21 @@ fn xdp_sends_data_of_established_connections_and_nothing_else() {
 }
 
 #[test]
-fn a_state_is_kept_if_the_other_half_is_missing() {
+fn a_time_stamp_follows_both_directions() {
     for (kind, world, connection) in connections() {
+        let stamp = |world: &World| only(world).last_seen.load();
         connection.send(&world, Opener, SYN);
-        let (reply, _) = world.tables.flows().entries().into_iter().find(|(_, entry)| entry.direction == 1).unwrap();
-        world.tables.flows().delete(&reply);
-        let fate = connection.send(&world, Opener, FIN | ACK);
-        assert!(matches!(fate, Fate::Sent(..)), "{kind}: {fate:?}");
-        assert_ne!(entries(&world)[0].seen() & conntrack::ORIGINAL_FIN, 0, "{kind}");
+        assert_eq!(stamp(&world), START, "{kind}");
+        world.wait(3);
+        connection.send(&world, Answerer, SYN | ACK);
+        assert_eq!(stamp(&world), START + 3, "{kind}");
+        world.wait(3);
+        connection.send(&world, Opener, ACK);
+        assert_eq!(stamp(&world), START + 6, "{kind}");
+        // The last hop ends here: it is no sign of life.
+        world.wait(3);
+        let (from, packet) = &connection.opener;
+        world.tc(*from, Packet { l4: L4::Tcp(ACK), ttl: 1, ..packet.clone() }.bytes());
+        assert_eq!(stamp(&world), START + 6, "{kind}");
     }
-}
-
-#[test]
-fn time_stamps_follow_each_direction() {
-    let (_, world, connection) = connections().into_iter().next().unwrap();
-    let stamps = |world: &World| {
-        let mut halves = entries(world);
-        halves.sort_by_key(|half| half.direction);
-        [halves[0].last_seen.load(), halves[1].last_seen.load()]
-    };
-    connection.send(&world, Opener, SYN);
-    assert_eq!(stamps(&world), [START, START]);
-    world.wait(3);
-    connection.send(&world, Answerer, SYN | ACK);
-    assert_eq!(stamps(&world), [START, START + 3]);
-    world.wait(3);
-    connection.send(&world, Opener, ACK);
-    assert_eq!(stamps(&world), [START + 6, START + 3]);
-    // The last hop ends here: it is no sign of life.
-    world.wait(3);
-    let (from, packet) = &connection.opener;
-    world.tc(*from, Packet { l4: L4::Tcp(ACK), ttl: 1, ..packet.clone() }.bytes());
-    assert_eq!(stamps(&world), [START + 6, START + 3]);
 }

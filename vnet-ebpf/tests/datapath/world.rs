@@ -1,6 +1,6 @@
 //! A host with a network of every mode.
 
-use std::{net::Ipv4Addr, rc::Rc};
+use std::{cell::RefCell, net::Ipv4Addr, rc::Rc};
 
 use vnet_common::{
     Be16, Ip, Mac, Word,
@@ -173,12 +173,15 @@ fn network(id: NetworkId) -> NetworkEntry {
 pub struct World {
     pub kernel: Rc<MockKernel>,
     pub tables: MockTables,
+    /// The ICMP errors that dropped frames became.
+    pub replies: RefCell<Vec<Vec<u8>>>,
 }
 
 impl World {
     /// Everything up, all guests learned.
     pub fn new() -> Self {
-        let world = Self { kernel: Rc::new(MockKernel::new(1)), tables: MockTables::default() };
+        let world =
+            Self { kernel: Rc::new(MockKernel::new(1)), tables: MockTables::default(), replies: RefCell::default() };
         world.kernel.now.set(START);
         for id in NAT..=ISOLATED {
             world.tables.set_network(id, network(id));
@@ -250,12 +253,12 @@ impl World {
 
     /// The same world once more, sharing nothing.
     pub fn copy(&self) -> Self {
-        Self { kernel: Rc::new((*self.kernel).clone()), tables: self.tables.copy() }
+        Self { kernel: Rc::new((*self.kernel).clone()), tables: self.tables.copy(), replies: RefCell::default() }
     }
 
     /// The same world as another CPU sees it.
     pub fn other_cpu(&self) -> Self {
-        Self { kernel: Rc::clone(&self.kernel), tables: self.tables.other_cpu() }
+        Self { kernel: Rc::clone(&self.kernel), tables: self.tables.other_cpu(), replies: RefCell::default() }
     }
 
     pub fn change_network(&self, id: NetworkId, change: impl FnOnce(&mut NetworkEntry)) {
@@ -290,7 +293,10 @@ impl World {
         let (guest, guest_port) = target;
         let key = ForwardKey::new(address.map_or(Ip::UNSPECIFIED, Ip::from), Be16::new(port), protocol);
         let network = network_of(guest);
-        self.tables.set_forward(key, ForwardEntry { target: ip(guest).into(), port: Be16::new(guest_port), network });
+        self.tables.set_forward(
+            key,
+            ForwardEntry { target: ip(guest).into(), port: Be16::new(guest_port), network, flags: 0 },
+        );
     }
 
     pub fn now(&self) -> u32 {

@@ -2,12 +2,16 @@
 
 use std::{io::ErrorKind, path::PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, body::Bytes, header};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, task::JoinHandle};
 
 use super::types::ErrorBody;
 
@@ -43,8 +47,56 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T> {
+        let lost = || self.lost();
+        let (response, serving) = self.send(method, path, body).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await.with_context(lost)?.to_bytes();
+        serving.abort();
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        serde_json::from_slice(&body).context(OTHER_LANGUAGE)
+    }
+
+    /// Hands every line of an answer that goes on to `take`, for as long as that says true and the daemon
+    /// sends; false where the daemon ended it. `begun` is called once the answer has begun.
+    pub async fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        begun: impl FnOnce(),
+        mut take: impl FnMut(T) -> Result<bool>,
+    ) -> Result<bool> {
+        let (response, serving) = self.send(Method::GET, path, None::<&()>).await?;
+        let status = response.status();
+        let mut body = response.into_body();
+        if !status.is_success() {
+            let body = body.collect().await.with_context(|| self.lost())?.to_bytes();
+            return Err(refusal(status, &body));
+        }
+        begun();
+        let mut rest = Vec::new();
+        while let Some(frame) = body.frame().await {
+            // A daemon that was killed ends its answer in the middle.
+            let Ok(frame) = frame else { break };
+            rest.extend_from_slice(&frame.into_data().unwrap_or_default());
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                if !take(serde_json::from_slice(&line).context(OTHER_LANGUAGE)?)? {
+                    serving.abort();
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>)> {
         let stream = self.connect().await?;
-        let lost = || format!("the daemon on {} did not answer", self.socket.display());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let serving = tokio::spawn(connection);
         let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
@@ -55,15 +107,12 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::CONNECTION, "close")
             .body(Full::new(Bytes::from(bytes)))?;
-        let response = sender.send_request(request).await.with_context(lost)?;
-        let status = response.status();
-        let body = response.into_body().collect().await.with_context(lost)?.to_bytes();
-        serving.abort();
-        if !status.is_success() {
-            let error = serde_json::from_slice::<ErrorBody>(&body);
-            bail!(error.map_or_else(|_| format!("the daemon answered {status}"), |body| body.error));
-        }
-        serde_json::from_slice(&body).context("the daemon speaks another language: are both of one version?")
+        let response = sender.send_request(request).await.with_context(|| self.lost())?;
+        Ok((response, serving))
+    }
+
+    fn lost(&self) -> String {
+        format!("the daemon on {} did not answer", self.socket.display())
     }
 
     async fn connect(&self) -> Result<UnixStream> {
@@ -80,6 +129,14 @@ impl Client {
             _ => anyhow!("cannot speak to the daemon on {socket}: {error}"),
         })
     }
+}
+
+const OTHER_LANGUAGE: &str = "the daemon speaks another language: are both of one version?";
+
+/// What the daemon says about a request that it does not grant.
+fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    let error = serde_json::from_slice::<ErrorBody>(body);
+    anyhow!(error.map_or_else(|_| format!("the daemon answered {status}"), |body| body.error))
 }
 
 /// A word as it stands in a path or query.

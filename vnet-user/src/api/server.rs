@@ -1,5 +1,7 @@
 //! The daemon's side.
 
+mod connections;
+
 use std::sync::Arc;
 
 use axum::{
@@ -11,7 +13,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::types::{ConnectionFilter, Count, ErrorBody, ForwardRequest, NetworkRequest, Version};
+use super::types::{Count, ErrorBody, ForwardRequest, NetworkRequest, Version};
 use crate::{
     Refusal,
     config::{
@@ -40,8 +42,11 @@ pub fn router(switch: Arc<Switch>) -> Router {
         .route("/v1/networks/{name}/forwards/{protocol}/{listen}", delete(delete_forward))
         .route("/v1/networks/{name}/fdb", get(list_fdb).post(add_fdb_entry).delete(flush_fdb))
         .route("/v1/networks/{name}/fdb/{mac}", delete(delete_fdb_entry))
-        .route("/v1/connections", get(list_connections).delete(flush_connections))
-        .route("/v1/connections/count", get(count_connections))
+        .route("/v1/connections", get(connections::list).delete(connections::flush))
+        .route("/v1/connections/count", get(connections::count))
+        .route("/v1/connections/count/{by}", get(connections::groups))
+        .route("/v1/connections/events", get(connections::events))
+        .route("/v1/bindings", get(connections::bindings))
         .fallback(async || ApiError(Refusal::NoPath.into()))
         .with_state(switch)
 }
@@ -233,20 +238,4 @@ async fn delete_fdb_entry(
     let (name, mac): (NetworkName, MacAddress) = (word(&name)?, word(&mac)?);
     let vlan = Vlan::from_id(of.vlan)?;
     change!(switch, delete_fdb_entry(&name, mac, vlan))
-}
-
-async fn list_connections(
-    State(switch): Daemon,
-    Words(filter): Words<ConnectionFilter>,
-) -> Answer<Vec<super::types::Connection>> {
-    Ok(Json(switch.connections(&filter).await?))
-}
-
-async fn count_connections(State(switch): Daemon, Words(filter): Words<ConnectionFilter>) -> Answer<Count> {
-    Ok(Json(Count { count: switch.connection_count(&filter).await? }))
-}
-
-async fn flush_connections(State(switch): Daemon, Words(filter): Words<ConnectionFilter>) -> Answer<Count> {
-    let count = carry_through(async move { switch.flush_connections(&filter).await }).await?;
-    Ok(Json(Count { count }))
 }

@@ -1,12 +1,12 @@
 //! What goes over the API and out of `--json`: field names here are the contract.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-};
+mod connections;
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::connections::{Binding, Connection, ConnectionQuery, End, Event, Group, Tuple, Usage};
 use crate::config::{
     DeviceName, Listen, MacAddress, Mode, NatChange, NatConfig, NetworkName, Protocol, Subnet, Target,
 };
@@ -146,6 +146,9 @@ pub struct ForwardRequest {
     pub protocol: Protocol,
     pub listen: Listen,
     pub target: Target,
+    /// The host's own processes reach the guest by 127.0.0.1, too.
+    #[serde(default)]
+    pub loopback: bool,
 }
 
 /// One row of `forward list`.
@@ -155,6 +158,8 @@ pub struct Forward {
     pub protocol: Protocol,
     pub listen: Listen,
     pub target: Target,
+    /// By 127.0.0.1 from the host itself, too.
+    pub loopback: bool,
 }
 
 /// One row of `fdb list`.
@@ -170,50 +175,6 @@ pub struct FdbEntry {
     pub age: Option<u32>,
     /// How often the address moved to another port.
     pub moves: u64,
-}
-
-/// Addresses and ports of one direction; for ICMP queries an identifier instead of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tuple {
-    pub src: IpAddr,
-    pub dst: IpAddr,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub src_port: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dst_port: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<u16>,
-}
-
-/// One row of `conntrack list`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Connection {
-    pub protocol: String,
-    pub state: String,
-    pub network: String,
-    /// `snat`: opened by a guest. `forward`: opened from outside.
-    pub origin: String,
-    pub original: Tuple,
-    pub reply: Tuple,
-    /// Seconds since it began.
-    pub age: u32,
-    /// Seconds until it ends, if nothing more comes.
-    pub expiry: u32,
-}
-
-/// `conntrack list`, `count` and `flush` take all of these together.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionFilter {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub network: Option<NetworkName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<String>,
-    /// Address or subnet of the original direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub src: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dst: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -37,7 +37,8 @@ pub(super) enum ForwardCommand {
 Examples:
   vnet forward add default tcp 8080 192.168.122.10:80
   vnet forward add default udp 192.0.2.1:5000-5010 192.168.122.10
-  vnet forward add default tcp 8000-8010 192.168.122.10:9000-9010")]
+  vnet forward add default tcp 8000-8010 192.168.122.10:9000-9010
+  vnet forward add default tcp 5432 192.168.122.10 --loopback")]
 pub(super) struct AddArgs {
     network: String,
     #[arg(value_enum)]
@@ -46,6 +47,9 @@ pub(super) struct AddArgs {
     listen: String,
     /// GUESTADDRESS[:PORT[-PORT]]; without ports, those that are listened on
     target: String,
+    /// Processes of this host reach the guest by 127.0.0.1, too, and not by the host's other addresses only
+    #[arg(long)]
+    loopback: bool,
 }
 
 impl ForwardCommand {
@@ -74,8 +78,8 @@ impl AddArgs {
         let network: NetworkName = self.network.parse()?;
         let (protocol, listen, target) = (self.protocol, self.listen.parse()?, self.target.parse()?);
         // What needs no daemon to be refused is refused without one.
-        ForwardConfig::new(protocol, listen, target)?;
-        let request = ForwardRequest { protocol, listen, target };
+        ForwardConfig::new(protocol, listen, target)?.with_loopback(self.loopback)?;
+        let request = ForwardRequest { protocol, listen, target, loopback: self.loopback };
         client.post::<Done>(&forwards_of(&network), &request).await.map(drop)
     }
 }
@@ -91,7 +95,8 @@ fn forward_table(forwards: &[Forward]) -> String {
             forward.protocol.to_string(),
             forward.listen.to_string(),
             forward.target.to_string(),
+            if forward.loopback { "yes".into() } else { "-".into() },
         ]
     };
-    table(&["NETWORK", "PROTOCOL", "LISTEN", "TARGET"], &[], forwards.iter().map(row))
+    table(&["NETWORK", "PROTOCOL", "LISTEN", "TARGET", "LOOPBACK"], &[], forwards.iter().map(row))
 }

@@ -74,9 +74,9 @@ enum Command {
     /// A network's MAC table: list, add, del, flush
     #[command(subcommand)]
     Fdb(fdb::FdbCommand),
-    /// Live connections: list, count, flush
+    /// Live connections: list, count, flush, events, bindings
     #[command(subcommand)]
-    Conntrack(conntrack::ConntrackCommand),
+    Conntrack(Box<conntrack::ConntrackCommand>),
     /// Every network with its ports, on one screen
     Show,
     /// Totals, events, tables, and why frames were dropped
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn command_lines_of_the_documentation_are_understood() {
         for line in [
-            "vnet daemon --state-dir /tmp/state",
+            "vnet daemon --state-dir /tmp/state --cgroup none",
             "vnet network add default --mode nat --uplink eth0 --uplink eth1 --subnet 192.168.122.0/24",
             "vnet network add lab --mode host-only --subnet 10.0.0.0/24 --gateway 10.0.0.254",
             "vnet network add office --mode nat --subnet 10.1.0.0/24 --snat-address 192.0.2.16-192.0.2.31 \
@@ -133,10 +133,17 @@ mod tests {
             "vnet port list default",
             "vnet port show tap0",
             "vnet forward add default tcp 192.0.2.1:8000-8010 192.168.122.10:9000-9010",
+            "vnet forward add default tcp 5432 192.168.122.10 --loopback",
             "vnet forward del default udp 53",
             "vnet fdb add default 52:54:00:12:34:56 tap0 --vlan 10",
             "vnet fdb flush default",
             "vnet conntrack list --network default --proto tcp --src 192.168.122.10 --dst 203.0.113.0/24",
+            "vnet conntrack list --sort idle --limit 20 --port tap0 --state established --sport 1024-65535 --dport 443",
+            "vnet conntrack list --outside 192.0.2.1 --origin forward --idle-over 60",
+            "vnet conntrack count --by guest",
+            "vnet conntrack flush --all",
+            "vnet conntrack events --proto tcp --json",
+            "vnet conntrack bindings --network default",
             "vnet conntrack count",
             "vnet show",
             "vnet stats --json",

@@ -18,6 +18,17 @@ impl Output {
         let text = if self.json { serde_json::to_string_pretty(value)? } else { text(value) };
         write_line(&text)
     }
+
+    /// Prints one of many lines at once; false where the reader has seen enough.
+    pub(super) fn print_line<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<bool> {
+        let text = if self.json { serde_json::to_string(value)? } else { text(value) };
+        let mut out = std::io::stdout();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(true),
+        }
+    }
 }
 
 /// Writes to standard output; a reader who has seen enough (`| head`) is no error.

@@ -14,6 +14,7 @@ use crate::Refusal;
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl Protocol {
@@ -21,6 +22,7 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 
@@ -29,6 +31,7 @@ impl Protocol {
         match self {
             Self::Tcp => protocol::TCP,
             Self::Udp => protocol::UDP,
+            Self::Sctp => protocol::SCTP,
         }
     }
 }
@@ -46,6 +49,7 @@ impl FromStr for Protocol {
         match text {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
             _ => Err(Refusal::BadProtocol(one_line(text))),
         }
     }
@@ -218,6 +222,8 @@ pub struct ForwardConfig {
     pub listen: Listen,
     pub address: Ipv4Addr,
     pub ports: PortRange,
+    /// The host's own processes reach the guest by 127.0.0.1, too.
+    pub loopback: bool,
 }
 
 /// [`ForwardConfig`] as it is written.
@@ -227,9 +233,12 @@ struct ForwardFields {
     protocol: Protocol,
     listen: Listen,
     to: Target,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    loopback: bool,
 }
 
 impl ForwardConfig {
+    /// Not by loopback.
     pub fn new(protocol: Protocol, listen: Listen, target: Target) -> Result<Self, Refusal> {
         let ports = target.ports.unwrap_or(listen.ports);
         if ports.count() != listen.ports.count() {
@@ -240,7 +249,15 @@ impl ForwardConfig {
                 target_count: ports.count(),
             });
         }
-        Ok(Self { protocol, listen, address: target.address, ports })
+        Ok(Self { protocol, listen, address: target.address, ports, loopback: false })
+    }
+
+    /// The same, by loopback or not. A forward on one address is not: 127.0.0.1 is another.
+    pub fn with_loopback(self, loopback: bool) -> Result<Self, Refusal> {
+        match self.listen.address {
+            Some(address) if loopback => Err(Refusal::LoopbackBesideAddress(address)),
+            _ => Ok(Self { loopback, ..self }),
+        }
     }
 
     pub fn target(&self) -> Target {
@@ -256,13 +273,14 @@ impl TryFrom<ForwardFields> for ForwardConfig {
     type Error = Refusal;
 
     fn try_from(fields: ForwardFields) -> Result<Self, Refusal> {
-        Self::new(fields.protocol, fields.listen, fields.to)
+        Self::new(fields.protocol, fields.listen, fields.to)?.with_loopback(fields.loopback)
     }
 }
 
 impl From<ForwardConfig> for ForwardFields {
     fn from(forward: ForwardConfig) -> Self {
-        Self { protocol: forward.protocol, listen: forward.listen, to: forward.target() }
+        let to = forward.target();
+        Self { protocol: forward.protocol, listen: forward.listen, to, loopback: forward.loopback }
     }
 }
 

@@ -15,7 +15,7 @@ pub use self::switch::Switch;
 use crate::{
     api,
     config::MacAddress,
-    datapath::{Datapath, DatapathError},
+    datapath::{Datapath, DatapathError, Wishes},
     error::{Error, Result},
     netlink::Netlink,
     reconcile::Reconciler,
@@ -24,16 +24,19 @@ use crate::{
 
 /// How often idle connections, bindings and MAC addresses are looked for.
 const EXPIRY: Duration = Duration::from_secs(2);
+/// The same while room is short.
+const EXPIRY_IN_NEED: Duration = Duration::from_millis(500);
 /// How long answers under way may take when the daemon ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Where the daemon keeps things.
+/// Where the daemon keeps things, and what the datapath is to be.
 #[derive(Clone, Debug)]
 pub struct Paths {
     pub socket: PathBuf,
     pub state_dir: PathBuf,
     pub run_dir: PathBuf,
     pub pin_dir: PathBuf,
+    pub wishes: Wishes,
 }
 
 /// Runs until SIGTERM or SIGINT. The datapath stays behind, pinned, and traffic goes on.
@@ -63,9 +66,9 @@ async fn open(paths: &Paths, state: StateDir) -> Result<Switch> {
     let runtime = Runtime::load(&paths.run_dir, &incarnation)?;
     let journal = Journal::load(&paths.run_dir, &incarnation)?;
     let netlink = Netlink::open()?;
-    let datapath = tokio::task::block_in_place(|| Datapath::open(&paths.pin_dir))?;
+    let datapath = tokio::task::block_in_place(|| Datapath::open(&paths.pin_dir, &paths.wishes))?;
     let reconciler = Reconciler::adopt(datapath, netlink.clone(), journal, runtime, &config).await?;
-    let switch = Switch::new(config, state, reconciler, netlink);
+    let switch = Switch::new(config, state, reconciler, netlink)?;
     switch.settle().await;
     Ok(switch)
 }
@@ -75,11 +78,13 @@ async fn serve(listener: tokio::net::UnixListener, switch: Arc<Switch>) -> Resul
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let (ending, mut ended) = tokio::sync::watch::channel(false);
+    let followed = switch.clone();
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        followed.reporter().end();
         // Nobody listens any more only where the server has failed.
         let _ = ending.send(true);
     };
@@ -95,13 +100,18 @@ async fn serve(listener: tokio::net::UnixListener, switch: Arc<Switch>) -> Resul
 }
 
 async fn expire(switch: Arc<Switch>) {
-    let mut interval = tokio::time::interval(EXPIRY);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     loop {
-        interval.tick().await;
+        tokio::time::sleep(pause).await;
+        pause = EXPIRY;
         let tables = switch.tables().clone();
         match tokio::task::spawn_blocking(move || tables.expire()).await {
-            Ok(Ok(report)) => tracing::debug!(?report, "expiry"),
+            Ok(Ok(report)) => {
+                tracing::debug!(?report, "expiry");
+                if report.relief.is_any() {
+                    pause = EXPIRY_IN_NEED;
+                }
+            }
             Ok(Err(error)) => tracing::warn!("expiry: {error}"),
             Err(error) => tracing::error!("expiry: {error}"),
         }

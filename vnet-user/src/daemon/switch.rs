@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use vnet_common::fdb::{FdbKey, FdbKind};
 
+use super::connections::Reporter;
 use crate::{
     Refusal,
     api::types::{ForwardRequest, NetworkRequest},
@@ -27,6 +28,7 @@ pub struct Switch {
     tables: Tables,
     netlink: Netlink,
     backend: &'static str,
+    reporter: Reporter,
 }
 
 /// What changes, under one lock.
@@ -43,11 +45,12 @@ pub struct Asked {
 }
 
 impl Switch {
-    pub fn new(config: Config, state: StateDir, reconciler: Reconciler, netlink: Netlink) -> Self {
+    pub fn new(config: Config, state: StateDir, reconciler: Reconciler, netlink: Netlink) -> Result<Self> {
         let tables = reconciler.tables().clone();
+        let reporter = Reporter::start(tables.clone())?;
         let backend = reconciler.backend().name();
         let held = Held { config: Arc::new(config), state, reconciler };
-        Self { held: Mutex::new(held), tables, netlink, backend }
+        Ok(Self { held: Mutex::new(held), tables, netlink, backend, reporter })
     }
 
     pub fn tables(&self) -> &Tables {
@@ -56,6 +59,10 @@ impl Switch {
 
     pub fn netlink(&self) -> &Netlink {
         &self.netlink
+    }
+
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
     }
 
     pub fn backend(&self) -> &'static str {
@@ -107,6 +114,7 @@ impl Switch {
 
     pub async fn add_forward(&self, network: &NetworkName, request: ForwardRequest) -> Result<()> {
         let forward = ForwardConfig::new(request.protocol, request.listen, request.target)?;
+        let forward = forward.with_loopback(request.loopback)?;
         let sockets = sockets::bound(forward.protocol)?;
         self.change(|config, _| edit::add_forward(config, &sockets, network, forward)).await
     }

@@ -127,6 +127,7 @@ impl Switch {
             protocol: forward.protocol,
             listen: forward.listen,
             target: forward.target(),
+            loopback: forward.loopback,
         };
         Ok(forwards.map(row).collect())
     }

@@ -10,22 +10,9 @@ pub(super) fn now() -> Seconds {
     clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |time| time.tv_sec() as Seconds)
 }
 
-/// Seconds from `stamp` to `now`; a stamp ahead of `now` (another CPU's clock tick) counts as no time.
-pub(super) fn since(stamp: Seconds, now: Seconds) -> Seconds {
-    let age = now.wrapping_sub(stamp);
-    if age > Seconds::MAX / 2 { 0 } else { age }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_survive_the_wrap_and_clock_ticks() {
-        assert_eq!(since(10, 25), 15);
-        assert_eq!(since(Seconds::MAX - 1, 3), 5);
-        assert_eq!(since(26, 25), 0);
-    }
 
     #[test]
     fn the_clock_runs() {

@@ -32,6 +32,10 @@ pub enum DatapathError {
     DeviceChanged { device: String, ifindex: u32 },
     #[error("cannot attach {hook} to {device}: {reason}")]
     Attach { hook: Hook, device: String, reason: String },
+    #[error("cannot attach {program} to cgroup {}: {reason}", cgroup.display())]
+    AttachSockets { program: &'static str, cgroup: PathBuf, reason: String },
+    #[error("cannot use cgroup {}: {reason} (--cgroup names another, or 'none')", path.display())]
+    Cgroup { path: PathBuf, reason: String },
     #[error("cannot detach {hook} from device {ifindex}: {reason}")]
     Detach { hook: Hook, ifindex: u32, reason: String },
     #[error("cannot take over {}: {reason}", path.display())]

@@ -1,7 +1,7 @@
 //! Ending what has been idle for too long, at a price that scales.
 //!
 //! The daemon reads the tables in batches and picks what may have expired; BPF programs, run over the
-//! candidates' keys 64 at a time, look again and delete. So an entry that wakes up in between lives on,
+//! candidates' numbers some hundreds at a time, look again and delete. So an entry that wakes up in between lives on,
 //! and an entry costs a small part of a system call instead of two.
 
 use std::{
@@ -12,28 +12,28 @@ use std::{
 use aya::{TestRun, TestRunOptions, programs::SchedClassifier};
 use vnet_common::{
     Seconds,
-    config::{NetworkId, OUTSIDE, Timeouts},
-    conntrack,
+    config::{NetworkId, Timeouts},
     fdb::FdbEntry,
-    flow::{FlowEntry, FlowKey, idle},
-    names::{expiry, map, program},
-    nat::{BindingEntry, BindingKey},
+    flow::{Connection, since},
+    names::{
+        expiry::{self, Mode},
+        map, program,
+    },
+    nat::Binding,
 };
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{TableError, Tables, clock, error::reason};
-
-/// Idle seconds after which an unused binding is named to the kernel, which decides.
-const BINDING_IDLE: Seconds = 1;
+use super::{Relief, TableError, Tables, clock, error::reason};
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpiryReport {
-    /// `read` counts halves, `ended` connections.
     pub connections: Pass,
-    /// `read` counts both sides, `ended` bindings.
     pub bindings: Pass,
+    pub fragments: Pass,
     pub fdb: Pass,
+    /// What was ended beside it to make room.
+    pub relief: Relief,
     pub took: Duration,
 }
 
@@ -48,36 +48,48 @@ pub struct Pass {
     pub ended: usize,
 }
 
+impl Pass {
+    /// Entries that stand after it.
+    fn left(&self) -> usize {
+        self.read.saturating_sub(self.ended)
+    }
+}
+
 impl Tables {
-    /// One pass over connections, bindings and the FDB.
+    /// One pass over connections, bindings, fragments and the FDB; where room is short, what can be spared goes
+    /// too.
     pub fn expire(&self) -> Result<ExpiryReport, TableError> {
         let begun = Instant::now();
         let now = clock::now();
         // In this order: bindings of connections that end now are told to go in the next pass.
         let connections = self.expire_connections(now)?;
         let bindings = self.expire_bindings(now)?;
+        let fragments = self.expire_fragments(now)?;
         let fdb = self.expire_fdb(now)?;
-        Ok(ExpiryReport { connections, bindings, fdb, took: begun.elapsed() })
+        let relief = self.relieve(connections.left(), bindings.left(), now)?;
+        Ok(ExpiryReport { connections, bindings, fragments, fdb, relief, took: begun.elapsed() })
     }
 
     fn expire_connections(&self, now: Seconds) -> Result<Pass, TableError> {
         let timeouts = self.timeouts()?;
         let mut read = 0;
-        let mut batch = self.0.expirers.flows.batch(false);
-        self.0.flows.for_each(|key, entry| {
+        let mut batch = self.0.expirers.connections.batch(Mode::Expired);
+        self.0.connections.for_each(&self.0.pools, |index, connection| {
             read += 1;
-            let timeouts = timeouts.get(&entry.network);
-            if flow_may_have_expired(&key, &entry, timeouts, now) { batch.add(key) } else { Ok(()) }
+            let timeouts = timeouts.get(&connection.home());
+            if connection_may_have_expired(&connection, timeouts, now) { batch.add(index) } else { Ok(()) }
         })?;
         batch.report(read)
     }
 
     fn expire_bindings(&self, now: Seconds) -> Result<Pass, TableError> {
+        let timeouts = self.timeouts()?;
         let mut read = 0;
-        let mut batch = self.0.expirers.bindings.batch(false);
-        self.0.bindings.for_each(|key, entry| {
+        let mut batch = self.0.expirers.bindings.batch(Mode::Expired);
+        self.0.bindings.for_each(&self.0.pools, |index, binding| {
             read += 1;
-            if binding_may_have_expired(&key, &entry, now) { batch.add(key) } else { Ok(()) }
+            let timeouts = timeouts.get(&binding.network);
+            if binding_may_have_expired(&binding, timeouts, now) { batch.add(index) } else { Ok(()) }
         })?;
         batch.report(read)
     }
@@ -85,7 +97,7 @@ impl Tables {
     fn expire_fdb(&self, now: Seconds) -> Result<Pass, TableError> {
         let ageing: HashMap<_, _> = self.networks()?.into_iter().map(|(id, settings)| (id, settings.ageing)).collect();
         let mut read = 0;
-        let mut batch = self.0.expirers.fdb.batch(false);
+        let mut batch = self.0.expirers.fdb.batch(Mode::Expired);
         self.0.fdb.for_each(|key, entry| {
             read += 1;
             let ageing = ageing.get(&key.network).copied();
@@ -96,22 +108,27 @@ impl Tables {
 
     /// Frees the bindings of a network that no connection uses, at once; returns how many.
     pub fn flush_bindings(&self, network: NetworkId) -> Result<usize, TableError> {
-        let mut batch = self.0.expirers.bindings.batch(true);
-        self.0.bindings.for_each(|key, _| if key.network == network { batch.add(key) } else { Ok(()) })?;
+        let mut batch = self.0.expirers.bindings.batch(Mode::Force);
+        self.0.bindings.for_each(
+            &self.0.pools,
+            |index, binding| {
+                if binding.network == network { batch.add(index) } else { Ok(()) }
+            },
+        )?;
         batch.finish()
     }
 }
 
-/// This half alone has been idle for as long as its bits allow (the kernel asks the other half too), or
-/// its network is gone.
-fn flow_may_have_expired(key: &FlowKey, entry: &FlowEntry, timeouts: Option<&Timeouts>, now: Seconds) -> bool {
-    timeouts
-        .is_none_or(|timeouts| idle(now, &entry.last_seen) >= conntrack::timeout(key.protocol, entry.seen(), timeouts))
+/// Idle for as long as its state allows, or its network is gone.
+fn connection_may_have_expired(connection: &Connection, timeouts: Option<&Timeouts>, now: Seconds) -> bool {
+    let last_seen = connection.last_seen.load();
+    timeouts.is_none_or(|timeouts| connection.is_expired(last_seen, timeouts, now))
 }
 
-/// The internal side of a binding that no connection has used for a while. External sides go with them.
-fn binding_may_have_expired(key: &BindingKey, entry: &BindingEntry, now: Seconds) -> bool {
-    key.network != OUTSIDE && entry.connections.load() == 0 && idle(now, &entry.last_used) >= BINDING_IDLE
+/// Unused for as long as its port cools down, or its network is gone.
+fn binding_may_have_expired(binding: &Binding, timeouts: Option<&Timeouts>, now: Seconds) -> bool {
+    let unused = since(binding.last_used.load(), now);
+    binding.connections.load() == 0 && timeouts.is_none_or(|timeouts| unused >= timeouts.cool_down)
 }
 
 /// Learned, and unseen for the network's ageing time; or its network is gone.
@@ -121,8 +138,10 @@ fn fdb_may_have_expired(entry: &FdbEntry, ageing: Option<Seconds>, now: Seconds)
 
 /// The programs that end entries.
 pub(super) struct Expirers {
-    pub(super) flows: Expirer,
+    pub(super) connections: Expirer,
     pub(super) bindings: Expirer,
+    pub(super) fragments: Expirer,
+    pub(super) held: Expirer,
     pub(super) fdb: Expirer,
 }
 
@@ -134,25 +153,29 @@ pub(super) struct Expirer {
 }
 
 impl Expirers {
-    pub(super) fn new(flows: SchedClassifier, bindings: SchedClassifier, fdb: SchedClassifier) -> Self {
-        Self {
-            flows: Expirer { program: flows, name: program::EXPIRE_FLOWS, table: map::FLOWS },
-            bindings: Expirer { program: bindings, name: program::EXPIRE_BINDINGS, table: map::BINDINGS },
-            fdb: Expirer { program: fdb, name: program::EXPIRE_FDB, table: map::FDB },
-        }
+    /// `load` gives each program by its name.
+    pub(super) fn load<E>(mut load: impl FnMut(&'static str) -> Result<SchedClassifier, E>) -> Result<Self, E> {
+        let mut expirer = |name, table| load(name).map(|program| Expirer { program, name, table });
+        Ok(Self {
+            connections: expirer(program::EXPIRE_FLOWS, map::CONNECTIONS)?,
+            bindings: expirer(program::EXPIRE_BINDINGS, map::BINDINGS)?,
+            fragments: expirer(program::EXPIRE_FRAGMENTS, map::FRAGMENTS)?,
+            held: expirer(program::EXPIRE_HELD, map::HELD_FRAGMENTS)?,
+            fdb: expirer(program::EXPIRE_FDB, map::FDB)?,
+        })
     }
 }
 
 impl Expirer {
-    /// Collects keys and runs the program over them. `force`: it ends whatever is named.
-    pub(super) fn batch<K: IntoBytes + Immutable>(&self, force: bool) -> Batch<'_, K> {
-        let keys = Vec::with_capacity(expiry::MAX_KEYS as usize);
-        Batch { expirer: self, force, keys, candidates: 0, ended: 0 }
+    /// Collects keys and runs the program over them.
+    pub(super) fn batch<K: IntoBytes + Immutable>(&self, mode: Mode) -> Batch<'_, K> {
+        let keys = Vec::with_capacity(expiry::most::<K>() as usize);
+        Batch { expirer: self, mode, keys, candidates: 0, ended: 0 }
     }
 
-    /// One run over at most [`expiry::MAX_KEYS`] keys; returns how many were ended.
-    fn run<K: IntoBytes + Immutable>(&self, keys: &[K], force: bool) -> Result<usize, TableError> {
-        let header = expiry::Header { count: keys.len() as u32, force: u32::from(force), pad: [0; 2] };
+    /// One run over at most [`expiry::most`] keys; returns how many were ended.
+    fn run<K: IntoBytes + Immutable>(&self, keys: &[K], mode: Mode) -> Result<usize, TableError> {
+        let header = expiry::Header { count: keys.len() as u32, mode: mode as u32, pad: [0; 2] };
         let packet = [header.as_bytes(), keys.as_bytes()].concat();
         let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
         let failed = |reason| TableError::Run { table: self.table, program: self.name, reason };
@@ -167,7 +190,7 @@ impl Expirer {
 /// Keys on their way to an expiry program.
 pub(super) struct Batch<'a, K> {
     expirer: &'a Expirer,
-    force: bool,
+    mode: Mode,
     keys: Vec<K>,
     candidates: usize,
     ended: usize,
@@ -177,7 +200,7 @@ impl<K: IntoBytes + Immutable> Batch<'_, K> {
     pub(super) fn add(&mut self, key: K) -> Result<(), TableError> {
         self.keys.push(key);
         self.candidates += 1;
-        if self.keys.len() < expiry::MAX_KEYS as usize { Ok(()) } else { self.run() }
+        if self.keys.len() < expiry::most::<K>() as usize { Ok(()) } else { self.run() }
     }
 
     /// Runs over what is left; returns how many were ended in all.
@@ -186,14 +209,14 @@ impl<K: IntoBytes + Immutable> Batch<'_, K> {
         Ok(self.ended)
     }
 
-    fn report(self, read: usize) -> Result<Pass, TableError> {
+    pub(super) fn report(self, read: usize) -> Result<Pass, TableError> {
         let candidates = self.candidates;
         Ok(Pass { read, candidates, ended: self.finish()? })
     }
 
     fn run(&mut self) -> Result<(), TableError> {
         if !self.keys.is_empty() {
-            self.ended += self.expirer.run(&self.keys, self.force)?;
+            self.ended += self.expirer.run(&self.keys, self.mode)?;
             self.keys.clear();
         }
         Ok(())
@@ -202,20 +225,16 @@ impl<K: IntoBytes + Immutable> Batch<'_, K> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use vnet_common::{
         Word,
         conntrack::protocol,
         fdb::{FdbKey, FdbKind},
     };
-    use zerocopy::FromZeros;
-
-    use super::*;
 
     #[test]
-    fn a_flow_is_a_candidate_when_its_own_half_has_been_idle_for_its_time() {
-        let mut key = FlowKey::new_zeroed();
-        let mut entry = FlowEntry::new_zeroed();
-        entry.last_seen = Word::new(1000);
+    fn a_connection_is_a_candidate_when_it_has_been_idle_for_its_time() {
+        let mut connection = Connection { last_seen: Word::new(1000), ..Connection::default() };
         let cases = [
             (protocol::UDP, 299, false),
             (protocol::UDP, 300, true),
@@ -224,25 +243,23 @@ mod tests {
             (protocol::ICMP, 60, true),
         ];
         for (protocol, idle, candidate) in cases {
-            key.protocol = protocol;
-            let found = flow_may_have_expired(&key, &entry, Some(&Timeouts::RFC), 1000 + idle);
+            connection.protocol = protocol;
+            let found = connection_may_have_expired(&connection, Some(&Timeouts::RFC), 1000 + idle);
             assert_eq!(found, candidate, "protocol {protocol}, idle {idle}");
         }
-        assert!(flow_may_have_expired(&key, &entry, None, 1000), "its network is gone");
-        assert!(!flow_may_have_expired(&key, &entry, Some(&Timeouts::RFC), 999), "a stamp ahead of the clock");
+        assert!(connection_may_have_expired(&connection, None, 1000), "its network is gone");
+        assert!(!connection_may_have_expired(&connection, Some(&Timeouts::RFC), 999), "a stamp ahead of the clock");
     }
 
     #[test]
-    fn only_unused_internal_bindings_are_candidates() {
-        let mut key = BindingKey::new_zeroed();
-        let entry = BindingEntry::new_zeroed();
-        entry.last_used.store(50);
-        assert!(!binding_may_have_expired(&key, &entry, 60), "the external side");
-        key.network = 2;
-        assert!(binding_may_have_expired(&key, &entry, 60));
-        assert!(!binding_may_have_expired(&key, &entry, 50), "just now");
-        entry.connections.store(1);
-        assert!(!binding_may_have_expired(&key, &entry, 60), "in use");
+    fn only_unused_bindings_whose_port_has_cooled_down_are_candidates() {
+        let binding = Binding { last_used: Word::new(50), ..Binding::default() };
+        let rfc = Some(&Timeouts::RFC);
+        assert!(!binding_may_have_expired(&binding, rfc, 169), "still cooling down");
+        assert!(binding_may_have_expired(&binding, rfc, 170));
+        assert!(binding_may_have_expired(&binding, None, 50), "its network is gone");
+        binding.connections.store(1);
+        assert!(!binding_may_have_expired(&binding, rfc, 1000), "in use");
     }
 
     #[test]
@@ -258,7 +275,8 @@ mod tests {
     fn a_full_run_fits_into_a_page_with_what_the_kernel_puts_around_it() {
         // bpf_prog_test_run_skb(): headroom, and skb_shared_info behind.
         let around = 128 + 384;
-        let longest = size_of::<FlowKey>().max(size_of::<BindingKey>()).max(size_of::<FdbKey>());
-        assert!(size_of::<expiry::Header>() + expiry::MAX_KEYS as usize * longest + around <= 4096);
+        let run = |count: u32, size| size_of::<expiry::Header>() + count as usize * size;
+        let longest = run(expiry::most::<u32>(), 4).max(run(expiry::most::<FdbKey>(), size_of::<FdbKey>()));
+        assert!(longest + around <= 4096);
     }
 }

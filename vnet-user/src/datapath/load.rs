@@ -2,12 +2,12 @@
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError, SchedClassifier},
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier},
 };
 use tracing::debug;
-use vnet_common::names::{map, program};
+use vnet_common::names::{global, map, program};
 
-use super::{DatapathError, Hook, error::reason, expiry::Expirers, pins::Pins};
+use super::{DatapathError, Hook, error::reason, expiry::Expirers, pins::Pins, sizes::Sizes};
 
 /// Lines of the verifier's log that an error shows; the whole goes to the debug log.
 const LOG_LINES: usize = 6;
@@ -16,6 +16,28 @@ const LOG_LINES: usize = 6;
 pub(super) struct Loaded {
     pub(super) hooks: HookPrograms,
     pub(super) expirers: Expirers,
+    /// Loaded where there is a place for them.
+    pub(super) sockets: Option<SocketPrograms>,
+}
+
+/// The programs on socket calls, kept in the object: aya knows no second handle of such a program.
+pub(super) struct SocketPrograms(Ebpf);
+
+impl SocketPrograms {
+    fn load(ebpf: Ebpf) -> Result<Self, DatapathError> {
+        let mut programs = Self(ebpf);
+        for name in program::SOCKETS {
+            programs.of(name)?.load().map_err(|error| refused(name, error))?;
+        }
+        Ok(programs)
+    }
+
+    pub(super) fn of(&mut self, name: &'static str) -> Result<&mut CgroupSockAddr, DatapathError> {
+        let Program::CgroupSockAddr(program) = find(&mut self.0, name)? else {
+            return Err(DatapathError::Object(format!("program {name} is not for socket calls")));
+        };
+        Ok(program)
+    }
 }
 
 /// The programs that are attached, one a hook.
@@ -35,10 +57,16 @@ impl HookPrograms {
     }
 }
 
-pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Loaded, DatapathError> {
+/// `host_netns`: cookie of the network namespace whose sockets are the host's, where their calls are looked at.
+pub(super) fn load(object: &[u8], pins: &Pins, sizes: Sizes, host_netns: Option<u64>) -> Result<Loaded, DatapathError> {
     let mut loader = EbpfLoader::new();
+    let netns = host_netns.unwrap_or(0);
+    loader.override_global(global::HOST_NETNS, &netns, true);
     for name in map::ALL {
         loader.map_pin_path(name, pins.maps().join(name));
+    }
+    for (name, entries) in sizes.entries() {
+        loader.map_max_entries(name, entries);
     }
     let mut ebpf = loader.load(object).map_err(|error| DatapathError::Object(reason(&error)))?;
     // Attached by nobody yet: loaded so that the verifier has seen it.
@@ -49,11 +77,8 @@ pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Loaded, DatapathError> 
             gateway_egress: load_classifier(&mut ebpf, program::GATEWAY_EGRESS)?,
             uplink_egress: load_classifier(&mut ebpf, program::UPLINK_EGRESS)?,
         },
-        expirers: Expirers::new(
-            load_classifier(&mut ebpf, program::EXPIRE_FLOWS)?,
-            load_classifier(&mut ebpf, program::EXPIRE_BINDINGS)?,
-            load_classifier(&mut ebpf, program::EXPIRE_FDB)?,
-        ),
+        expirers: Expirers::load(|name| load_classifier(&mut ebpf, name))?,
+        sockets: host_netns.map(|_| SocketPrograms::load(ebpf)).transpose()?,
     })
 }
 

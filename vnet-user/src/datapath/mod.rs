@@ -4,6 +4,7 @@
 //! its own programs in their place, while traffic goes on. No other part of the daemon talks to bpf(2).
 
 mod attach;
+mod cgroup;
 mod clock;
 mod clsact;
 mod error;
@@ -13,7 +14,10 @@ mod object;
 mod pins;
 mod probe;
 mod qdisc;
+mod relief;
 mod shape;
+mod sizes;
+mod sockets;
 mod sys;
 mod tables;
 mod tcx;
@@ -21,16 +25,24 @@ mod tcx;
 use std::{fmt, path::Path};
 
 use aya::programs::TcAttachType;
-use vnet_common::names::program;
+use vnet_common::{Seconds, names::program};
 
-use self::{attach::Attachments, pins::Pins};
+use self::{
+    attach::Attachments,
+    pins::Pins,
+    sizes::Sizes,
+    sockets::{SocketHooks, SocketPlace},
+};
 pub use self::{
     attach::TcBackend,
+    cgroup::CgroupChoice,
     error::{DatapathError, TableError},
     expiry::{ExpiryReport, Pass},
     object::is_built,
     probe::{FeatureReport, features},
-    tables::{Connection, FdbRow, NetworkSettings, TableFill, Tables, Tuple},
+    relief::Relief,
+    sizes::DEFAULT_CONNECTIONS,
+    tables::{Binding, Connection, EventReader, FdbRow, GuestUsage, NetworkSettings, Origin, TableFill, Tables, Tuple},
 };
 
 /// Where a program goes.
@@ -69,11 +81,23 @@ impl fmt::Display for Hook {
     }
 }
 
+/// What the datapath is to be, as far as networks do not say.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Connections that there must be room for, where the tables do not stand yet.
+    pub connections: u32,
+    /// Whose processes' sockets are the host's own.
+    pub cgroup: CgroupChoice,
+    /// Where the tables do not stand yet: seconds for which TCP connections that stood before the tables did are taken up in their middle.
+    pub pick_up: Seconds,
+}
+
 /// The loaded datapath.
 ///
 /// Dropping it detaches nothing.
 pub struct Datapath {
     attachments: Attachments,
+    sockets: SocketHooks,
     tables: Tables,
 }
 
@@ -81,14 +105,19 @@ impl Datapath {
     /// Loads this build's datapath with its maps pinned below `pin_dir`, in a directory of this ABI's
     /// version; mounts a bpffs where there is none. Maps that stand there are used on, after a check of
     /// their shape, and whatever is attached runs this build's programs from now on.
-    pub fn open(pin_dir: &Path) -> Result<Self, DatapathError> {
+    pub fn open(pin_dir: &Path, wishes: &Wishes) -> Result<Self, DatapathError> {
         let object = object::embedded()?;
         probe::check()?;
         let pins = Pins::open(pin_dir)?;
-        shape::check(object, pins.maps())?;
-        let loaded = load::load(object, &pins)?;
+        let sizes = Sizes::to_use(pins.maps(), wishes.connections)?;
+        shape::check(object, pins.maps(), sizes)?;
+        let place = SocketPlace::find(&wishes.cgroup)?;
+        let loaded = load::load(object, &pins, sizes, place.as_ref().map(|place| place.netns))?;
         let tables = Tables::open(pins.maps(), loaded.expirers)?;
-        Ok(Self { attachments: Attachments::open(&pins, loaded.hooks)?, tables })
+        tables.make_ready(sizes, wishes.pick_up)?;
+        let attachments = Attachments::open(&pins, loaded.hooks)?;
+        let sockets = SocketHooks::open(&pins, place.zip(loaded.sockets))?;
+        Ok(Self { attachments, sockets, tables })
     }
 
     /// The tables; clone them to use them from several threads.
@@ -104,6 +133,22 @@ impl Datapath {
     /// Detaches, at once. Fine where nothing is attached, and where the device is gone.
     pub fn detach(&mut self, ifindex: u32, hook: Hook) -> Result<(), DatapathError> {
         self.attachments.remove(ifindex, hook)
+    }
+
+    /// Leads what the host's own processes ask of forwards to the guests. Where that cannot be it is logged,
+    /// once, and done without.
+    pub fn attach_sockets(&mut self) -> Result<(), DatapathError> {
+        self.sockets.attach()
+    }
+
+    /// Leaves the host's own processes alone, at once.
+    pub fn detach_sockets(&mut self) -> Result<(), DatapathError> {
+        self.sockets.detach()
+    }
+
+    /// True where the host's own processes are led to guests.
+    pub fn has_sockets(&self) -> bool {
+        self.sockets.is_attached()
     }
 
     /// What is attached, whichever daemon attached it. Not what is left of devices that are gone, but a tcx

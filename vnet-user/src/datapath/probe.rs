@@ -29,8 +29,17 @@ struct Feature {
 
 const NEEDED: Feature = Feature { name: "", since: "", hint: "", needed: true, probe: || Ok(true) };
 
+/// Programs on the calls of sockets below a cgroup, with what they need to keep with a socket.
+const SOCKET_HOOKS: Feature = Feature {
+    name: "BPF programs at a cgroup's sockets",
+    since: "5.8",
+    hint: " (with CONFIG_CGROUP_BPF)",
+    probe: || Ok(is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_sk_storage_get)?),
+    ..NEEDED
+};
+
 /// In the order of asking: the first one tells a kernel without BPF and a caller without privileges.
-const FEATURES: [Feature; 9] = [
+const FEATURES: [Feature; 10] = [
     Feature {
         name: "BPF programs at tc",
         since: "4.1",
@@ -58,6 +67,7 @@ const FEATURES: [Feature; 9] = [
         ..NEEDED
     },
     Feature { name: "batch operations on maps", since: "5.6", probe: batch_operations, ..NEEDED },
+    Feature { needed: false, ..SOCKET_HOOKS },
     Feature {
         name: "bpf_redirect_neigh()",
         since: "5.10",
@@ -98,12 +108,7 @@ pub fn features() -> Result<Vec<FeatureReport>, DatapathError> {
 pub(super) fn check() -> Result<(), DatapathError> {
     for feature in FEATURES.iter().filter(|feature| feature.needed) {
         if !ask(feature)? {
-            return Err(DatapathError::MissingFeature {
-                feature: feature.name,
-                since: feature.since,
-                hint: feature.hint,
-                running: running(),
-            });
+            return Err(missing(feature));
         }
     }
     Ok(())
@@ -115,6 +120,20 @@ pub(super) fn has_tcx() -> bool {
     match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
         Ok(_) => true,
         Err(error) => os_error(&error) == Some(libc::ENOENT),
+    }
+}
+
+/// What is missing for programs on socket calls, in words, if something is.
+pub(super) fn lack_of_socket_hooks() -> Result<Option<DatapathError>, DatapathError> {
+    Ok(if ask(&SOCKET_HOOKS)? { None } else { Some(missing(&SOCKET_HOOKS)) })
+}
+
+fn missing(feature: &Feature) -> DatapathError {
+    DatapathError::MissingFeature {
+        feature: feature.name,
+        since: feature.since,
+        hint: feature.hint,
+        running: running(),
     }
 }
 

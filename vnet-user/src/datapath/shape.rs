@@ -11,6 +11,7 @@ use vnet_common::names::map;
 use super::{
     DatapathError,
     error::{os_error, reason},
+    sizes::Sizes,
 };
 
 /// The attributes that a map is made with and keeps.
@@ -57,10 +58,13 @@ impl TryFrom<&MapInfo> for Shape {
 }
 
 /// Compares each map in `directory` with the object's; maps that are not there yet are none's business.
-pub(super) fn check(object: &[u8], directory: &Path) -> Result<(), DatapathError> {
+pub(super) fn check(object: &[u8], directory: &Path, sizes: Sizes) -> Result<(), DatapathError> {
     let object = Object::parse(object).map_err(|error| DatapathError::Object(reason(&error)))?;
     for name in map::ALL {
-        let wanted = wanted(&object.maps, name)?;
+        let mut wanted = wanted(&object.maps, name)?;
+        if let Some((_, entries)) = sizes.entries().iter().find(|(sized, _)| *sized == name) {
+            wanted.max_entries = *entries;
+        }
         let failed = |error: MapError| DatapathError::Pins {
             action: "look at",
             path: directory.join(name),

@@ -1,6 +1,6 @@
 //! Forwards.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::{
     Refusal,
@@ -26,6 +26,7 @@ pub fn add_forward(
     check_target(name, network, forward.address)?;
     check_listen(config, forward.listen.address)?;
     check_listen_free(config, sockets, &forward.key())?;
+    check_loopback_free(sockets, &forward)?;
     let taken: u32 = config.forwards().map(|(_, forward)| forward.listen.ports.count()).sum();
     let count = (taken + forward.listen.ports.count()) as usize;
     if count > MAX_FORWARDED_PORTS {
@@ -94,6 +95,19 @@ fn check_listen_free(config: &Config, sockets: &[Socket], wanted: &ForwardKeyTex
     match sockets.iter().find(hit) {
         Some(&Socket { protocol, port, address, .. }) => {
             Err(Refusal::ListenTakenBySocket { protocol: protocol.name(), port, address })
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_loopback_free(sockets: &[Socket], forward: &ForwardConfig) -> Result<(), Refusal> {
+    let hit = |socket: &&Socket| {
+        let same = socket.protocol == forward.protocol && forward.listen.ports.contains(socket.port);
+        same && matches!(socket.address, IpAddr::V4(address) if address.is_loopback())
+    };
+    match sockets.iter().find(hit).filter(|_| forward.loopback) {
+        Some(&Socket { protocol, port, address, .. }) => {
+            Err(Refusal::LoopbackTakenBySocket { protocol: protocol.name(), port, address })
         }
         None => Ok(()),
     }

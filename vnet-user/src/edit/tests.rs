@@ -95,6 +95,7 @@ fn run(config: &mut Config, line: &str) -> Result<(), Refusal> {
         ("port", "del") => delete_port(config, &name, &words[3].parse()?),
         ("forward", "add") => {
             let forward = ForwardConfig::new(words[3].parse()?, words[4].parse()?, words[5].parse()?)?;
+            let forward = forward.with_loopback(words.contains(&"--loopback"))?;
             add_forward(config, &sockets, &name, forward)
         }
         ("forward", "del") => {
@@ -154,6 +155,7 @@ fn what_is_fine_is_done() {
         "forward add routed udp 192.0.2.2:53 10.0.3.2",
         "forward add default tcp 8081 10.0.0.11",
         "forward add default udp 8000-8010 10.0.0.11:9000-9010",
+        "forward add default tcp 8083 10.0.0.11 --loopback",
         "fdb add default 52:54:00:00:00:02 tap0 --vlan 10",
         "network add vpn isolated",
         "port add vpn tap1",

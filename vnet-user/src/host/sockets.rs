@@ -28,6 +28,9 @@ const LISTEN: &str = "0A";
 
 /// Every bound socket of the protocol in this network namespace.
 pub fn bound(protocol: Protocol) -> Result<Vec<Socket>> {
+    if protocol == Protocol::Sctp {
+        return bound_sctp();
+    }
     let mut sockets = Vec::new();
     for (file, is_v6) in [(protocol.name().to_owned(), false), (format!("{protocol}6"), true)] {
         // The thread's own: /proc/net is that of the process's first thread, which is the same here.
@@ -40,6 +43,25 @@ pub fn bound(protocol: Protocol) -> Result<Vec<Socket>> {
         }
     }
     Ok(sockets)
+}
+
+/// SCTP endpoints; a kernel without SCTP has none.
+fn bound_sctp() -> Result<Vec<Socket>> {
+    let path = "/proc/thread-self/net/sctp/eps";
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().skip(1).filter_map(parse_sctp_line).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::file("read", path, error)),
+    }
+}
+
+/// `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS` (net/sctp/proc.c). An endpoint with several addresses counts
+/// by its first one.
+fn parse_sctp_line(line: &str) -> Option<Socket> {
+    let mut fields = line.split_whitespace().skip(5);
+    let port = fields.next()?.parse().ok()?;
+    let address = fields.nth(2)?.parse().ok()?;
+    Some(Socket { protocol: Protocol::Sctp, address, port, is_listening: true })
 }
 
 /// `sl local_address rem_address st …`, addresses as hexadecimal words in host order.
@@ -84,6 +106,15 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_sctp_endpoint_is_read() {
+        let line = "ffff8880 ffff8881 2   10  1    3868      0 12345 192.0.2.1 10.0.0.1";
+        let wanted =
+            Socket { protocol: Protocol::Sctp, address: "192.0.2.1".parse().unwrap(), port: 3868, is_listening: true };
+        assert_eq!(parse_sctp_line(line), Some(wanted));
+        assert_eq!(parse_sctp_line("a b c"), None);
+    }
 
     #[test]
     fn lines_of_proc_net_are_read() {

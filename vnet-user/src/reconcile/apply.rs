@@ -15,7 +15,7 @@ use vnet_common::{
 use super::plan::Step;
 use crate::{
     config::DeviceName,
-    datapath::{Datapath, Tables},
+    datapath::{Datapath, Origin, Tables},
     error::Result,
     host::{
         PortSet,
@@ -41,6 +41,8 @@ impl Applier<'_> {
             Step::ReservePorts(wanted) => self.reserve_ports(wanted),
             Step::Detach(ifindex, hook) => Ok(self.datapath.detach(*ifindex, *hook)?),
             Step::Attach(ifindex, hook) => Ok(self.datapath.attach(*ifindex, &self.host.name_of(*ifindex), *hook)?),
+            Step::DetachSockets => Ok(self.datapath.detach_sockets()?),
+            Step::AttachSockets => Ok(self.datapath.attach_sockets()?),
             // System calls on maps: short, or (flushes) as long as the table.
             step => tokio::task::block_in_place(|| write(self.datapath.tables(), step)),
         }
@@ -142,6 +144,10 @@ fn write(tables: &Tables, step: &Step) -> Result<()> {
             let locals: Vec<(Ip, u32)> = locals.iter().map(|(address, ifindex)| (*address, *ifindex)).collect();
             tables.set_locals(&locals)?;
         }
+        Step::SetExternals(externals) => {
+            let externals: Vec<_> = externals.iter().map(|(address, network)| (*address, *network)).collect();
+            tables.set_externals(&externals)?;
+        }
         Step::SetRoutedSubnets(subnets) => {
             let subnets: Vec<_> = subnets
                 .iter()
@@ -151,6 +157,7 @@ fn write(tables: &Tables, step: &Step) -> Result<()> {
         }
         // Not in the tables.
         Step::TurnOn(..) | Step::TurnBack(..) | Step::ReservePorts(_) | Step::Detach(..) | Step::Attach(..) => {}
+        Step::DetachSockets | Step::AttachSockets => {}
     }
     Ok(())
 }
@@ -163,8 +170,7 @@ fn end_stranded(tables: &Tables, networks: &BTreeSet<NetworkId>) -> Result<()> {
         pools: tables.networks()?.into_iter().map(|(id, settings)| (id, settings.nat)).collect(),
     };
     tables.flush_connections(|connection| {
-        let address = if connection.forwarded { connection.original.dst } else { connection.reply.dst };
-        networks.contains(&connection.network) && !outside.has(connection.network, address)
+        networks.contains(&connection.network) && !outside.has(connection.network, connection.outside_address())
     })?;
     for network in networks {
         tables.flush_bindings(*network)?;
@@ -192,7 +198,8 @@ fn end_forwarded(tables: &Tables, keys: &[ForwardKey]) -> Result<()> {
     tables.flush_connections(|connection| {
         let to = &connection.original;
         let key = |address| ForwardKey::new(address, Be16::new(to.dst_port), connection.protocol);
-        connection.forwarded && [Ip::from(to.dst), Ip::UNSPECIFIED].into_iter().any(|a| keys.contains(&key(a)))
+        connection.origin == Origin::Forward
+            && [Ip::from(to.dst), Ip::UNSPECIFIED].into_iter().any(|a| keys.contains(&key(a)))
     })?;
     Ok(())
 }

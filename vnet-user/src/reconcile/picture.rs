@@ -34,9 +34,13 @@ pub struct Picture {
     pub locals: HashMap<Ip, u32>,
     /// Prefix length over 128 bits, and network address.
     pub routed_subnets: HashMap<(u32, Ip), NetworkId>,
+    /// External addresses of pools.
+    pub externals: HashMap<Ip, NetworkId>,
     pub forwards: HashMap<ForwardKey, ForwardEntry>,
     /// Programs on devices.
     pub hooks: BTreeSet<(u32, Hook)>,
+    /// Programs on the calls of the host's own sockets.
+    pub sockets: bool,
     /// Switches turned on, by ifindex.
     pub settings: BTreeSet<(u32, HostSetting)>,
     /// Ports that the host must not pick for its own connections.
@@ -65,8 +69,10 @@ impl Picture {
             fdb: fixed.map(|row| (row.key(), (row.vport, row.kind))).collect(),
             locals: tables.locals()?.into_iter().collect(),
             routed_subnets: subnets.map(|(key, network)| ((key.length, key.address), network)).collect(),
+            externals: tables.externals()?.into_iter().collect(),
             forwards: tables.forwards()?.into_iter().collect(),
             hooks: datapath.attached().into_iter().collect(),
+            sockets: datapath.has_sockets(),
             settings: journal.records().iter().map(|record| (record.ifindex, record.setting)).collect(),
             reserved_ports: journal.reserved_ports().parse().unwrap_or_default(),
         })
@@ -83,6 +89,8 @@ impl Picture {
             Step::InsertForwards(entries) => self.forwards.extend(entries.iter().copied()),
             Step::Detach(ifindex, hook) => drop(self.hooks.remove(&(*ifindex, *hook))),
             Step::Attach(ifindex, hook) => drop(self.hooks.insert((*ifindex, *hook))),
+            Step::DetachSockets => self.sockets = false,
+            Step::AttachSockets => self.sockets = true,
             Step::Unbind(ifindex) => drop(self.bindings.remove(ifindex)),
             Step::Bind(ifindex, id) => drop(self.bindings.insert(*ifindex, *id)),
             Step::RemoveFdb(key) => drop(self.fdb.remove(key)),
@@ -100,6 +108,7 @@ impl Picture {
             Step::ClearVport(id) => drop(self.vports.remove(id)),
             Step::SetLocals(locals) => self.locals = locals.clone(),
             Step::SetRoutedSubnets(subnets) => self.routed_subnets = subnets.clone(),
+            Step::SetExternals(externals) => self.externals = externals.clone(),
             Step::TurnOn(ifindex, setting) => drop(self.settings.insert((*ifindex, *setting))),
             Step::TurnBack(ifindex, setting) => drop(self.settings.remove(&(*ifindex, *setting))),
             Step::ReservePorts(ports) => self.reserved_ports = ports.clone(),

@@ -26,6 +26,9 @@ pub enum Step {
     InsertForwards(Vec<(ForwardKey, ForwardEntry)>),
     Detach(u32, Hook),
     Attach(u32, Hook),
+    /// Leaves the host's own sockets alone; leads them to guests.
+    DetachSockets,
+    AttachSockets,
     Unbind(u32),
     Bind(u32, VportId),
     RemoveFdb(FdbKey),
@@ -46,6 +49,7 @@ pub enum Step {
     ClearVport(VportId),
     SetLocals(HashMap<Ip, u32>),
     SetRoutedSubnets(HashMap<(u32, Ip), NetworkId>),
+    SetExternals(HashMap<Ip, NetworkId>),
     TurnOn(u32, HostSetting),
     TurnBack(u32, HostSetting),
     ReservePorts(PortSet),
@@ -75,6 +79,9 @@ fn leave(present: &Picture, wanted: &Picture, steps: &mut Vec<Step>) {
     // A port that vnet set up is set down while its frames are still ours.
     turn_back(present, wanted, true, steps);
     steps.extend(present.hooks.difference(&wanted.hooks).map(|(ifindex, hook)| Step::Detach(*ifindex, *hook)));
+    if present.sockets && !wanted.sockets {
+        steps.push(Step::DetachSockets);
+    }
     let unbound = present.bindings.iter().filter(|(ifindex, id)| wanted.bindings.get(ifindex) != Some(id));
     steps.extend(unbound.map(|(ifindex, _)| Step::Unbind(*ifindex)));
     let gone = |network: &NetworkId| !wanted.networks.contains_key(network);
@@ -103,6 +110,9 @@ fn change(present: &Picture, wanted: &Picture, steps: &mut Vec<Step>) {
     }
     if present.routed_subnets != wanted.routed_subnets {
         steps.push(Step::SetRoutedSubnets(wanted.routed_subnets.clone()));
+    }
+    if present.externals != wanted.externals {
+        steps.push(Step::SetExternals(wanted.externals.clone()));
     }
     // Ports are reserved before a network takes them, and given back after it has left them.
     let reserved = present.reserved_ports.union(&wanted.reserved_ports);
@@ -192,6 +202,9 @@ fn enter(present: &Picture, wanted: &Picture, steps: &mut Vec<Step>) {
     let entries: Vec<_> = new.map(|(key, entry)| (*key, *entry)).collect();
     if !entries.is_empty() {
         steps.push(Step::InsertForwards(entries));
+    }
+    if wanted.sockets && !present.sockets {
+        steps.push(Step::AttachSockets);
     }
 }
 

@@ -268,3 +268,17 @@ fn an_uplink_that_only_loses_its_address_keeps_its_connections() {
     assert!(steps.iter().any(|step| matches!(step, Step::SetVport { .. })), "{steps:?}");
     assert!(!steps.iter().any(|step| matches!(step, Step::EndStranded(_))), "{steps:?}");
 }
+
+#[test]
+fn the_hosts_sockets_are_looked_at_while_a_network_has_an_outside() {
+    let mut world = World::new();
+    let all = world.wanted();
+    let steps = plan(&Picture::default(), &all);
+    assert_eq!(steps.last(), Some(&Step::AttachSockets), "forwards stand first");
+    world.config.networks.remove("default").unwrap();
+    let routed = world.wanted();
+    assert!(!plan(&all, &routed).contains(&Step::DetachSockets), "one is left");
+    world.config.networks.remove("routed").unwrap();
+    let steps = plan(&routed, &world.wanted());
+    assert!(steps.contains(&Step::DetachSockets), "{steps:?}");
+}

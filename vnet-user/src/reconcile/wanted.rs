@@ -6,7 +6,7 @@ use vnet_common::{
     Be16, Ip, Mac,
     config::{MAX_GATEWAY_ADDRESSES, MAX_UPLINKS, NetworkId, OUTSIDE, Subnet},
     fdb::{FdbKey, FdbKind},
-    forward::{ForwardEntry, ForwardKey},
+    forward::{ForwardEntry, ForwardKey, LOOPBACK},
     vport::{PEER_ELSEWHERE, UNTAGGED, VportEntry, VportId, VportRole},
 };
 
@@ -36,6 +36,7 @@ impl Picture {
         for address in &host.addresses {
             picture.locals.entry(Ip::from(address.address)).or_insert(address.ifindex);
         }
+        picture.sockets = config.networks.values().any(|network| network.mode.is_routed_outside());
         picture.reserved_ports = reserved_ports(config, host, ephemeral);
         picture
     }
@@ -159,7 +160,8 @@ impl Builder<'_> {
             for (listen, target) in ports.zip(forward.ports.first()..) {
                 let key = ForwardKey::new(address, Be16::new(listen), forward.protocol.number());
                 let port = Be16::new(target);
-                let entry = ForwardEntry { target: forward.address.into(), port, network: self.id };
+                let flags = if forward.loopback { LOOPBACK } else { 0 };
+                let entry = ForwardEntry { target: forward.address.into(), port, network: self.id, flags };
                 self.picture.forwards.insert(key, entry);
             }
         }
@@ -180,6 +182,9 @@ impl Builder<'_> {
         let mut nat = self.network.nat.policy();
         if self.network.mode != Mode::Nat {
             (nat.first_port, nat.last_port) = UNTRANSLATED;
+        } else if let Some(pool) = self.network.nat.snat_address.pool() {
+            let id = self.id;
+            self.picture.externals.extend(pool.addresses().map(|address| (address.into(), id)));
         }
         let settings = NetworkSettings {
             mode: self.network.mode.datapath(),

@@ -1,112 +1,193 @@
 //! Bindings: one inside address:port keeps one outside address:port, whatever it talks to
-//! (endpoint-independent mapping, RFC 4787 REQ-1).
+//! (endpoint-independent mapping, RFC 4787 REQ-1), or one for each remote where the policy says so.
 //!
-//! The external entry is claimed first; the internal one follows. Whoever loses a race uses the
-//! winner's. `connections` on the internal entry counts users; taking it from 0 to `DEAD` is the only
-//! way to end a binding, so none ends under a connection that is just beginning.
+//! The insert of a binding under its external side is the claim of the outside port. `connections` counts
+//! users; taking it from 0 to `DEAD` is the only way to end a binding, so none ends under a connection that
+//! is just beginning.
 
 use vnet_common::{
-    Be16, DropReason, Ip, Seconds, Word,
-    config::{NetworkId, OUTSIDE},
-    nat::{BindingEntry, BindingKey, DEAD},
-    vport::UNTAGGED,
+    Be16, DropReason, Seconds,
+    config::{Filtering, NatPolicy},
+    nat::{Binding, BindingKey, DEAD, PeerKey},
+    vport::VportId,
 };
 
-use super::port_alloc::{self, MAX_PROBES};
-use crate::tables::{InsertError, Table, Tables};
+use super::{
+    port_alloc::{self, Range},
+    quota,
+};
+use crate::tables::{
+    Table as _, Tables,
+    pairs::{self, Inserted, Pairs},
+};
 
-/// One side of a binding.
-#[inline(always)]
-pub const fn key(address: Ip, port: Be16, network: NetworkId, protocol: u8) -> BindingKey {
-    BindingKey { address, port, network, vlan: UNTAGGED, protocol, pad: 0 }
-}
-
-#[inline(always)]
-const fn entry(address: Ip, port: Be16, network: NetworkId, connections: u32, now: Seconds) -> BindingEntry {
-    BindingEntry {
-        address,
-        port,
-        network,
-        vlan: UNTAGGED,
-        pad: [0; 2],
-        connections: Word::new(connections),
-        last_used: Word::new(now),
-    }
-}
-
-/// What a binding is wanted for.
+/// What a binding is wanted for, and what came of it.
 #[repr(C)]
 pub struct BindingRequest {
-    pub internal: BindingKey,
-    /// The outside address to show.
-    pub external: Ip,
-    /// External ports to choose from, both included.
-    pub first: u16,
-    pub last: u16,
+    /// Filled but for its external port and what counts its use.
+    pub binding: Binding,
+    pub range: Range,
+    pub guest: VportId,
+    /// [`NatPolicy::guest_bindings`].
+    pub limit: u32,
     pub now: Seconds,
     pub random: u32,
+    /// The answer: the binding's record, and its external port.
+    pub index: u32,
+    pub external_port: Be16,
 }
 
-/// The external port for the internal side of `request`, counted as used by one more connection.
-///
-/// A function of its own: its keys and entries would not fit on the caller's stack.
+/// How often a binding is looked for and claimed while others take it and end it.
+const TRIES: u32 = 3;
+
+/// Joins the binding of `request`'s internal side, or makes one, counted as used by one more connection.
 #[inline(never)]
-pub fn acquire<T: Tables>(tables: &T, request: &BindingRequest) -> Result<Be16, DropReason> {
-    let BindingRequest { internal, external, now, .. } = request;
-    if let Some(port) = join(tables, internal, *external, *now)? {
-        return Ok(port);
-    }
-    let external_port = claim(tables, request)?;
-    match tables.bindings().insert(internal, &entry(*external, external_port, OUTSIDE, 1, *now)) {
-        Ok(()) => Ok(external_port),
-        Err(error) => {
-            tables.bindings().remove(&key(*external, external_port, OUTSIDE, internal.protocol));
-            if error == InsertError::Full {
-                return Err(DropReason::TableFull);
-            }
-            join(tables, internal, *external, *now)?.ok_or(DropReason::BindingEnding)
+pub fn acquire<T: Tables>(tables: &T, request: &mut BindingRequest) -> Result<(), DropReason> {
+    for _ in 0..TRIES {
+        if join(tables, request) {
+            return Ok(());
         }
+        quota::begin_binding(tables, request.guest, request.limit, request.binding.protocol, request.now)?;
+        let claimed = claim(tables, request);
+        if claimed == Ok(true) {
+            return Ok(());
+        }
+        quota::end_binding(tables, request.guest);
+        claimed?;
     }
+    Err(DropReason::BindingEnding)
 }
 
-/// Uses a binding that stands; `None` where there is none for this outside address.
+/// Uses a binding that stands. False where there is none.
 #[inline(always)]
-fn join<T: Tables>(tables: &T, internal: &BindingKey, external: Ip, now: Seconds) -> Result<Option<Be16>, DropReason> {
-    let Some(binding) = tables.bindings().lookup(internal) else { return Ok(None) };
+fn join<T: Tables>(tables: &T, request: &mut BindingRequest) -> bool {
+    let key = request.binding.internal_key();
+    let found = pairs::find_any(tables.bindings(), &key);
+    if found.is_nothing() {
+        return false;
+    }
+    let Some(binding) = tables.bindings().record(found.index()) else { return false };
     if binding.connections.add(1) >= DEAD {
-        return Err(DropReason::BindingEnding);
+        return false;
     }
-    if binding.address != external {
-        // The outside address changed under it: it ends with its connections.
+    if !binding.is_internal(&key) {
+        // It ended meanwhile, and its record is another one by now.
         binding.connections.subtract(1);
-        return Err(DropReason::BindingEnding);
+        return false;
     }
-    binding.last_used.store(now);
-    Ok(Some(binding.port))
+    binding.last_used.store(request.now);
+    request.index = found.index();
+    request.external_port = binding.external_port;
+    true
 }
 
-/// Takes possession of a free external port.
+/// Takes possession of a free external port. False where another CPU has just made this very binding.
 #[inline(always)]
-fn claim<T: Tables>(tables: &T, request: &BindingRequest) -> Result<Be16, DropReason> {
-    let BindingRequest { internal, external, first, last, now, random } = request;
-    let mut key = key(*external, Be16::ZERO, OUTSIDE, internal.protocol);
-    let owner = entry(internal.address, internal.port, internal.network, 0, *now);
-    for probe in 0..MAX_PROBES {
-        key.port = port_alloc::candidate(probe, internal.port, *first, *last, *random);
-        match tables.bindings().insert(&key, &owner) {
-            Ok(()) => return Ok(key.port),
-            Err(InsertError::Exists) => {}
-            Err(InsertError::Full) => return Err(DropReason::TableFull),
+fn claim<T: Tables>(tables: &T, request: &mut BindingRequest) -> Result<bool, DropReason> {
+    request.index = 0;
+    let mut outcome = Attempt::Taken;
+    tables.repeat(request.range.candidates(), |probe| {
+        outcome = attempt(tables, request, probe);
+        outcome == Attempt::Taken
+    });
+    match outcome {
+        Attempt::Claimed => Ok(true),
+        Attempt::Raced => Ok(false),
+        Attempt::TableFull => Err(DropReason::TableFull),
+        Attempt::Taken => {
+            quota::note_exhausted(tables, request.guest, request.binding.protocol, request.now);
+            Err(DropReason::PortsExhausted)
         }
     }
-    Err(DropReason::PortsExhausted)
 }
 
-/// One connection less on the binding of this internal side.
+/// What came of one candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    Claimed,
+    /// The port is another binding's.
+    Taken,
+    /// The internal side has a binding by now.
+    Raced,
+    TableFull,
+}
+
+#[inline(never)]
+fn attempt<T: Tables>(tables: &T, request: &mut BindingRequest, probe: u32) -> Attempt {
+    let port = port_alloc::candidate(probe, request.binding.internal_port, request.range, request.random);
+    request.binding.external_port = port;
+    if !pairs::find_any(tables.bindings(), &request.binding.external_key()).is_nothing() {
+        return Attempt::Taken;
+    }
+    let inserted = pairs::insert(tables.bindings(), &request.binding, request.now);
+    if let Some(index) = inserted.index() {
+        request.index = index;
+        request.external_port = port;
+        return Attempt::Claimed;
+    }
+    if inserted == Inserted::FULL {
+        return Attempt::TableFull;
+    }
+    let is_mine = !pairs::find_any(tables.bindings(), &request.binding.internal_key()).is_nothing();
+    if is_mine { Attempt::Raced } else { Attempt::Taken }
+}
+
+/// One connection less on a binding.
 #[inline(always)]
-pub fn release<T: Tables>(tables: &T, internal: &BindingKey, now: Seconds) {
-    if let Some(binding) = tables.bindings().lookup(internal) {
+pub fn release<T: Tables>(tables: &T, index: u32, now: Seconds) {
+    if let Some(binding) = tables.bindings().record(index) {
         binding.last_used.store(now);
         binding.connections.subtract(1);
     }
+}
+
+/// Counts one more connection on the binding of an external side, and returns its record; 0: none.
+#[inline(always)]
+pub fn join_external<T: Tables>(tables: &T, key: &BindingKey, now: Seconds) -> u32 {
+    let found = pairs::find(tables.bindings(), key);
+    if found.is_nothing() {
+        return 0;
+    }
+    let Some(binding) = tables.bindings().record(found.index()) else { return 0 };
+    if binding.connections.add(1) >= DEAD {
+        return 0;
+    }
+    if !binding.is_external(key) {
+        binding.connections.subtract(1);
+        return 0;
+    }
+    binding.last_used.store(now);
+    found.index()
+}
+
+/// Notes that the guest behind a binding sends to `remote` (raw IPv4), which may answer from any port.
+#[inline(always)]
+pub fn note_peer<T: Tables>(tables: &T, index: u32, remote: u32, policy: &NatPolicy, now: Seconds) {
+    if policy.filtering != Filtering::Address as u8 {
+        return;
+    }
+    let Some(binding) = tables.bindings().record(index) else { return };
+    for peer in &binding.peers {
+        let known = peer.load();
+        if known == remote || (known == 0 && peer.replace(0, remote)) {
+            return;
+        }
+    }
+    let key = PeerKey { binding: index, created: binding.created.load(), remote };
+    // It may stand already, and where there is no room the remote must wait for the guest's next packet.
+    let _ = tables.peers().insert(&key, &now);
+}
+
+/// True where the policy lets `remote` (raw IPv4) open connections to a binding.
+#[inline(always)]
+pub fn admits<T: Tables>(tables: &T, index: u32, remote: u32, policy: &NatPolicy) -> bool {
+    if policy.filtering != Filtering::Address as u8 {
+        return policy.filtering == Filtering::EndpointIndependent as u8;
+    }
+    let Some(binding) = tables.bindings().record(index) else { return false };
+    if binding.peers.iter().any(|peer| peer.load() == remote) {
+        return true;
+    }
+    let key = PeerKey { binding: index, created: binding.created.load(), remote };
+    tables.peers().lookup(&key).is_some()
 }

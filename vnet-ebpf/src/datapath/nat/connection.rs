@@ -1,48 +1,61 @@
-//! The making of connections: decide, then write both directions or neither.
-//!
-//! The reply direction goes in first. Its insert is the claim on the outside tuple; the loser of a race
-//! takes its claim on the binding back and sends its packet by the same translation.
+//! The making of connections: a guest's to the outside, and to a target from the outside or from another
+//! guest (hairpin). What they use is taken first, and given back if anything fails.
 
 use vnet_common::{
-    DropReason, Mac, Seconds,
-    config::{NetworkId, OUTSIDE},
+    Be16, DropReason, Mac, Word,
+    config::{Mapping, NatPolicy, NetworkEntry, NetworkId, NetworkMode, OUTSIDE},
     conntrack::{self, Update, protocol, tcp_flag},
-    flow::{Direction, FlowEntry, FlowKey, ORIGIN_FORWARD, ORIGIN_SNAT},
-    forward::ForwardEntry,
+    event::EventKind,
+    flow::{Connection, Direction, Endpoints, ORIGIN_BINDING, ORIGIN_GUEST},
+    nat::{Binding, BindingKey},
     stats::EventCount,
-    vport::{UNTAGGED, VportId},
+    vport::VportId,
 };
 
-use super::{
-    Translation,
-    binding::{self, BindingRequest},
-};
+use super::{binding, port_alloc::Range, quota};
 use crate::{
     context::{Frame, Side},
     datapath::{
-        Home, Work, conntrack as tracking,
+        Home, Work,
         forward::{self, Link, NextHop},
         parse::{Packet, Ports},
+        path::{self, Decided},
+        report,
     },
-    tables::{InsertError, Table, Tables},
+    tables::{
+        Tables,
+        pairs::{self, Inserted, Pairs as _},
+    },
 };
 
-/// What both directions of a new connection have in common.
-#[derive(Clone, Copy)]
-struct Birth {
-    network: NetworkId,
-    origin: u8,
-    guest_vport: VportId,
-    now: Seconds,
-    seen: u32,
-    generation: u32,
+/// The chunk that opens an association (RFC 9260 section 3.3.2).
+const SCTP_INIT: u8 = 1;
+
+/// What a connection being made is, and has taken already.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Where its packets come from and go to.
+    pub source: NetworkId,
+    pub destination: NetworkId,
+    /// The guest that it is accounted to.
+    pub guest: VportId,
+    /// Records in `BINDINGS` that it uses: of its source, and of its target; 0: none.
+    pub source_binding: u32,
+    pub target_binding: u32,
+    pub origin: u32,
+    /// Of the network that its original path is decided under.
+    pub generation: u32,
+    pub seen: u32,
 }
 
-/// A guest's packet, in `Work`, that may open a connection to the outside.
-pub struct Outbound<'a> {
-    pub home: &'a Home<'a>,
+/// Who opens a connection.
+pub struct Opener<'a> {
+    /// The guest's network; `None`: the outside.
+    pub home: Option<&'a Home<'a>>,
     pub from_vport: VportId,
-    pub guest_mac: Mac,
+    /// The source address of its frame.
+    pub mac: Mac,
 }
 
 /// A guest opens a connection to the outside, by `work.next_hop`; the translation is left in `work`.
@@ -51,118 +64,326 @@ pub fn create_outbound<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     work: &mut Work,
-    opening: &Outbound<'_>,
+    home: &Home<'_>,
+    opener: &Opener<'_>,
 ) -> Result<(), DropReason> {
-    let Outbound { home, from_vport, guest_mac } = opening;
     let Some(ports) = work.packet.ports else { return Err(untranslatable(&work.packet)) };
-    if !opens(work.packet.protocol, &ports) {
-        return Err(DropReason::NoConnection);
-    }
+    let seen = first_seen(frame, tables, work.packet.protocol, &ports).ok_or(DropReason::NoConnection)?;
     let uplink = tables.vport(work.next_hop.to_vport).ok_or(DropReason::PortAbsent)?;
-    if uplink.external.is_unspecified() {
+    let external = external_address(&home.network.nat, uplink.external.v4_raw(), work.packet.src.v4_raw());
+    if external == 0 {
         return Err(DropReason::NoExternalAddress);
     }
-    // Before anything is written: a packet that cannot leave opens nothing.
+    // Before anything is taken: a packet that cannot leave opens nothing.
     forward::check_packet_mtu(frame, &work.packet, &uplink)?;
-    let birth = Birth {
-        network: home.id,
-        origin: ORIGIN_SNAT,
-        guest_vport: *from_vport,
-        now: frame.now(),
-        seen: first_seen(work.packet.protocol, &ports),
+    work.opening = Opening {
+        source: home.id,
+        destination: OUTSIDE,
+        guest: opener.from_vport,
+        source_binding: 0,
+        target_binding: 0,
+        origin: u32::from(ORIGIN_GUEST),
         generation: home.network.generation.load(),
+        seen,
     };
-    work.binding = BindingRequest {
-        internal: binding::key(work.packet.src, ports.src, home.id, work.packet.protocol),
-        external: uplink.external,
-        first: home.network.nat.first_port,
-        last: home.network.nat.last_port,
-        now: birth.now,
-        random: frame.random(),
-    };
-    let src_port = binding::acquire(tables, &work.binding)?;
-    work.translation = Translation { src: uplink.external, dst: work.packet.dst, src_port, dst_port: ports.dst };
-    work.original = forward::flow_key(&work.packet, &ports, home.id);
+    work.translation =
+        Endpoints { src: external, dst: work.packet.dst.v4_raw(), src_port: ports.src, dst_port: ports.dst };
+    let now = frame.now();
+    quota::begin_connection(tables, opener.from_vport, &home.network.nat, now)?;
+    translate_source(frame, tables, work, home)?;
     let back = NextHop {
-        to_vport: *from_vport,
+        to_vport: opener.from_vport,
         ifindex: 0,
         side: Side::Egress,
-        link: Link::Resolved { dst: *guest_mac, src: home.network.gateway_mac },
+        link: Link::Resolved { dst: opener.mac, src: home.network.gateway_mac },
     };
-    let inserted = insert_pair(tables, work, &birth, Some(&back));
-    if inserted != Ok(()) {
-        binding::release(tables, &work.binding.internal, birth.now);
-    }
-    match inserted {
-        Ok(()) => tables.count_event(EventCount::ConnectionsCreated),
-        Err(InsertError::Exists) => tables.count_event(EventCount::ConnectionRaces),
-        Err(InsertError::Full) => return Err(DropReason::TableFull),
-    }
-    Ok(())
+    begin(frame, tables, work, Some(&back))
 }
 
-/// A packet from the outside, in `Work`, for a forward.
-pub struct Inbound {
-    pub from_vport: VportId,
-    pub target: ForwardEntry,
-}
-
-/// The outside opens a connection through a forward; way and translation are left in `work`. False: not
-/// for a guest after all.
+/// Somebody opens a connection to `work.target`; way and translation are left in `work`. False: not for a
+/// guest after all.
 #[inline(always)]
-pub fn create_inbound<F: Frame, T: Tables>(
+pub fn create_to_target<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     work: &mut Work,
-    opening: &Inbound,
+    opener: &Opener<'_>,
 ) -> Result<bool, DropReason> {
-    let Inbound { from_vport, target } = opening;
+    let target = work.target;
     let Some(ports) = work.packet.ports else { return Ok(false) };
     let Some(network) = tables.network(target.network) else { return Ok(false) };
-    // A segment of no connection: the host answers it with a RST, which ends it at the peer.
-    if !network.has_uplink(*from_vport) || !opens(work.packet.protocol, &ports) {
+    let is_served = match opener.home {
+        Some(_) => network.mode().is_some_and(NetworkMode::is_routed_outside),
+        None => network.has_uplink(opener.from_vport),
+    };
+    if !is_served {
         return Ok(false);
+    }
+    // A segment of no connection: the host answers it with a RST, which ends it at the peer.
+    let Some(seen) = first_seen(frame, tables, work.packet.protocol, &ports) else { return Ok(false) };
+    let is_binding = target.origin == u32::from(ORIGIN_BINDING);
+    // Before anything that is answered: whom the filter refuses learns nothing of who is here.
+    if is_binding && opener.home.is_none() {
+        check_filter(tables, target.binding, work.packet.src.v4_raw(), &network.nat)?;
     }
     if work.packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
+    let external = hairpin_source(tables, work, opener, &network);
+    let remote = if external == 0 { work.packet.src.v4_raw() } else { external };
     let generation = network.generation.load();
-    forward::to_guest(frame, tables, &Home { id: target.network, network: &network }, work, target.target.v4_raw())?;
+    forward::to_guest(frame, tables, &Home { id: target.network, network: &network }, work, target.address)?;
     let vport = tables.vport(work.next_hop.to_vport).ok_or(DropReason::PortAbsent)?;
     forward::check_packet_mtu(frame, &work.packet, &vport)?;
-    let birth = Birth {
-        network: target.network,
-        origin: ORIGIN_FORWARD,
-        guest_vport: work.next_hop.to_vport,
-        now: frame.now(),
-        seen: first_seen(work.packet.protocol, &ports),
+    work.opening = Opening {
+        source: opener.home.map_or(OUTSIDE, |home| home.id),
+        destination: target.network,
+        guest: if opener.home.is_some() { opener.from_vport } else { work.next_hop.to_vport },
+        source_binding: 0,
+        target_binding: 0,
+        origin: target.origin,
         generation,
+        seen,
     };
-    work.translation =
-        Translation { src: work.packet.src, dst: target.target, src_port: ports.src, dst_port: target.port };
-    work.original = forward::flow_key(&work.packet, &ports, OUTSIDE);
-    match insert_pair(tables, work, &birth, None) {
-        Ok(()) => tables.count_event(EventCount::ConnectionsCreated),
-        Err(InsertError::Exists) => {
-            // For this very connection, which another CPU is making? It has the same reply direction.
-            if !tables
-                .flows()
-                .lookup(&work.reply)
-                .is_some_and(|reply| reply.partner_key(work.packet.protocol) == work.original)
-            {
-                return Err(DropReason::TupleTaken);
-            }
-            tables.count_event(EventCount::ConnectionRaces);
-        }
-        Err(InsertError::Full) => return Err(DropReason::TableFull),
+    work.translation = Endpoints { src: remote, dst: target.address, src_port: ports.src, dst_port: target.port };
+    let now = frame.now();
+    // The quota is the opener's own, or its target's where it comes from outside.
+    let policy = opener.home.map_or(&network.nat, |home| &home.network.nat);
+    quota::begin_connection(tables, work.opening.guest, policy, now)?;
+    // Before the filter: a guest that sends to its own external port is one that this port has sent to.
+    if let Some(home) = opener.home
+        && external != 0
+    {
+        translate_source(frame, tables, work, home)?;
     }
+    if is_binding {
+        let entered = enter_binding(tables, work, &network.nat, now);
+        if let Err(reason) = entered {
+            release(tables, work, now);
+            return Err(reason);
+        }
+    }
+    begin(frame, tables, work, None)?;
     Ok(true)
+}
+
+/// The external address that a guest shows to another guest's target (RFC 4787 REQ-9: "external source IP
+/// address and port"), raw; 0 where its own address stays, which its own network's guests would answer
+/// directly.
+#[inline(always)]
+fn hairpin_source<T: Tables>(tables: &T, work: &Work, opener: &Opener<'_>, target: &NetworkEntry) -> u32 {
+    let Some(home) = opener.home else { return 0 };
+    let is_own_network = home.network.gateway_vport == target.gateway_vport;
+    if home.network.mode() != Some(NetworkMode::Nat) && !is_own_network {
+        return 0;
+    }
+    let mut own: u32 = 0;
+    for uplink in home.network.uplinks {
+        let Some(vport) = tables.vport(uplink) else { continue };
+        let address = vport.external.v4_raw();
+        if uplink != 0 && address != 0 && (own == 0 || address == work.packet.dst.v4_raw()) {
+            own = address;
+        }
+    }
+    external_address(&home.network.nat, if own == 0 { work.packet.dst.v4_raw() } else { own }, work.packet.src.v4_raw())
+}
+
+/// The address that a guest shows: always the same one of the pool (paired pooling, RFC 4787 REQ-2), or the
+/// uplink's own.
+#[inline(always)]
+fn external_address(policy: &NatPolicy, uplink: u32, guest: u32) -> u32 {
+    if policy.first_address.is_unspecified() {
+        return uplink;
+    }
+    let (first, last) = (u32::from_be(policy.first_address.v4_raw()), u32::from_be(policy.last_address.v4_raw()));
+    let size = last.wrapping_sub(first).wrapping_add(1);
+    let choice = u32::from_be(guest).checked_rem(size).unwrap_or(0);
+    first.wrapping_add(choice).to_be()
+}
+
+/// Gives the packet's source the external address of `work.translation` and a port of it. What was taken
+/// is given back on failure.
+#[inline(never)]
+fn translate_source<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    work: &mut Work,
+    home: &Home<'_>,
+) -> Result<(), DropReason> {
+    let now = frame.now();
+    let policy = &home.network.nat;
+    fill_request(work, home, now);
+    work.request.random = frame.random();
+    if let Err(reason) = binding::acquire(tables, &mut work.request) {
+        release(tables, work, now);
+        return Err(reason);
+    }
+    work.opening.source_binding = work.request.index;
+    work.translation.src_port = work.request.external_port;
+    binding::note_peer(tables, work.request.index, work.packet.dst.v4_raw(), policy, now);
+    Ok(())
+}
+
+#[inline(always)]
+fn fill_request(work: &mut Work, home: &Home<'_>, now: u32) {
+    let policy = &home.network.nat;
+    let is_dependent = policy.mapping == Mapping::EndpointDependent as u8;
+    let Work { packet, translation, opening, request, .. } = work;
+    let binding: &mut Binding = &mut request.binding;
+    binding.internal = packet.src.v4_raw();
+    binding.external = translation.src;
+    binding.remote = if is_dependent { packet.dst.v4_raw() } else { 0 };
+    binding.remote_port = if is_dependent { packet.ports.map_or(Be16::ZERO, |ports| ports.dst) } else { Be16::ZERO };
+    binding.internal_port = translation.src_port;
+    binding.external_port = Be16::ZERO;
+    binding.network = home.id;
+    binding.protocol = packet.protocol;
+    binding.pad = 0;
+    binding.guest_vport = opening.guest as u16;
+    binding.connections = Word::new(1);
+    binding.last_used = Word::new(now);
+    binding.created = Word::new(now);
+    for peer in &binding.peers {
+        peer.store(0);
+    }
+    binding.pad2 = 0;
+    request.range = Range { first: policy.first_port, last: policy.last_port };
+    request.guest = opening.guest;
+    request.limit = policy.guest_bindings;
+    request.now = now;
+}
+
+/// Refuses a remote (raw IPv4) that a binding does not admit.
+#[inline(never)]
+fn check_filter<T: Tables>(tables: &T, index: u32, remote: u32, policy: &NatPolicy) -> Result<(), DropReason> {
+    if binding::admits(tables, index, remote, policy) { Ok(()) } else { Err(DropReason::Filtered) }
+}
+
+/// Counts the connection on its target's binding, if that admits it.
+#[inline(never)]
+fn enter_binding<T: Tables>(tables: &T, work: &mut Work, policy: &NatPolicy, now: u32) -> Result<(), DropReason> {
+    check_filter(tables, work.target.binding, work.translation.src, policy)?;
+    work.opening.target_binding = join_target(tables, work, now);
+    if work.opening.target_binding == 0 { Err(DropReason::BindingEnding) } else { Ok(()) }
+}
+
+/// Counts the connection on its target's binding; 0: that has just ended.
+#[inline(always)]
+fn join_target<T: Tables>(tables: &T, work: &Work, now: u32) -> u32 {
+    let Some(ports) = work.packet.ports else { return 0 };
+    let key = BindingKey::external(work.packet.dst.v4_raw(), ports.dst, work.packet.protocol);
+    binding::join_external(tables, &key, now)
+}
+
+/// Gives back what the connection in the making has taken.
+#[inline(never)]
+fn release<T: Tables>(tables: &T, work: &Work, now: u32) {
+    for index in [work.opening.source_binding, work.opening.target_binding] {
+        if index != 0 {
+            binding::release(tables, index, now);
+        }
+    }
+    quota::end_connection(tables, work.opening.guest);
+}
+
+/// Inserts the connection from `work.key` to `work.translation`. The original direction goes by
+/// `work.next_hop`, the reply by `back` where that is known.
+#[inline(never)]
+fn begin<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    work: &mut Work,
+    back: Option<&NextHop>,
+) -> Result<(), DropReason> {
+    let now = frame.now();
+    fill_connection(work, now);
+    // Towards a target the reply's tuple is not ours alone, and whoever sends may choose one that is taken: it
+    // must not cost a record, which would be out of use for its grace.
+    let is_chosen = work.opening.origin != u32::from(ORIGIN_GUEST);
+    let inserted = if is_chosen && is_taken(tables, work) {
+        Inserted::EXISTS
+    } else {
+        pairs::insert(tables.connections(), &work.connection, now)
+    };
+    if let Some(index) = inserted.index() {
+        let when = Decided { generation: work.opening.generation, now };
+        path::keep(tables, index, Direction::Original, &work.next_hop, when);
+        if let Some(back) = back {
+            path::keep(tables, index, Direction::Reply, back, when);
+        }
+        tables.count_event(EventCount::ConnectionsCreated);
+        report::tell(tables, &work.connection, EventKind::Begun, now, now);
+        return Ok(());
+    }
+    release(tables, work, now);
+    if inserted == Inserted::FULL {
+        return Err(DropReason::TableFull);
+    }
+    // Another CPU has made this very connection, or is about to? It says the same.
+    if !stands(tables, work) {
+        return Err(DropReason::TupleTaken);
+    }
+    tables.count_event(EventCount::ConnectionRaces);
+    Ok(())
+}
+
+/// True where a connection has the reply direction of `work.connection`.
+#[inline(always)]
+fn is_taken<T: Tables>(tables: &T, work: &Work) -> bool {
+    !pairs::find_any(tables.connections(), &work.connection.key(Direction::Reply)).is_nothing()
+}
+
+/// True where `work.connection` stands, made by another CPU or from the other side: whoever has its reply
+/// direction, which is claimed first, has the original one too.
+#[inline(never)]
+fn stands<T: Tables>(tables: &T, work: &Work) -> bool {
+    let found = pairs::find_any(tables.connections(), &work.connection.key(Direction::Reply));
+    if found.is_nothing() {
+        return !pairs::find_any(tables.connections(), &work.key).is_nothing();
+    }
+    let Some(other) = tables.connections().record(found.index()) else { return false };
+    let opposite = if Direction::of(found.side()).is_original() { Direction::Reply } else { Direction::Original };
+    other.is(opposite, &work.key)
+}
+
+#[inline(always)]
+fn fill_connection(work: &mut Work, now: u32) {
+    let Work { key, translation, opening, connection, .. } = work;
+    connection.original = key.ends;
+    connection.reply = translation.reversed();
+    connection.original_network = opening.source;
+    connection.reply_network = opening.destination;
+    connection.protocol = key.protocol;
+    connection.origin = opening.origin as u8;
+    connection.guest_vport = opening.guest as u16;
+    connection.original_path.store(0);
+    connection.reply_path.store(0);
+    connection.last_seen.store(now);
+    connection.seen.store(opening.seen);
+    connection.created.store(now);
+    connection.binding = opening.source_binding;
+}
+
+/// The state that a packet opens a connection in; `None`: it opens none.
+#[inline(always)]
+fn first_seen<F: Frame, T: Tables>(frame: &F, tables: &T, protocol: u8, ports: &Ports) -> Option<u32> {
+    if opens(protocol, ports) {
+        return Some(match conntrack::update(0, Direction::Original, protocol, ports.tcp_flags) {
+            Update::None => 0,
+            Update::Add(bits) | Update::Set(bits) => bits,
+        });
+    }
+    // A segment in the middle, while connections of a time before ours are taken up.
+    let is_segment = protocol == protocol::TCP && ports.tcp_flags & (tcp_flag::SYN | tcp_flag::RST) == 0;
+    let settings = tables.settings()?;
+    let left = settings.pick_up_until.wrapping_sub(frame.now());
+    if is_segment && left != 0 && left <= u32::MAX / 2 { Some(conntrack::PICKED_UP) } else { None }
 }
 
 /// Why a packet without ports cannot be translated.
 #[inline(always)]
 const fn untranslatable(packet: &Packet) -> DropReason {
-    if packet.is_fragment { DropReason::FragmentNotTranslated } else { DropReason::UnsupportedProtocol }
+    if packet.is_icmp_error { DropReason::IcmpErrorStray } else { DropReason::UnsupportedProtocol }
 }
 
 /// True for a packet that may open a connection.
@@ -171,74 +392,23 @@ fn opens(protocol: u8, ports: &Ports) -> bool {
     match protocol {
         protocol::TCP => ports.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST) == tcp_flag::SYN,
         protocol::ICMP => ports.tcp_flags & tcp_flag::ACK == 0,
+        protocol::SCTP => ports.tcp_flags == SCTP_INIT,
         _ => true,
     }
 }
 
+/// Ends the use that a connection made of its bindings and its guest's quota.
 #[inline(always)]
-fn first_seen(protocol: u8, ports: &Ports) -> u32 {
-    match conntrack::update(0, Direction::Original, protocol, ports.tcp_flags) {
-        Update::None => 0,
-        Update::Add(bits) | Update::Set(bits) => bits,
+pub fn end_use<T: Tables>(tables: &T, connection: &Connection, now: u32) {
+    if connection.binding != 0 {
+        binding::release(tables, connection.binding, now);
     }
-}
-
-/// Writes both directions of the connection that `work.original` and `work.translation` describe; on
-/// failure neither stands. The original direction goes by `work.next_hop`.
-#[inline(never)]
-fn insert_pair<T: Tables>(
-    tables: &T,
-    work: &mut Work,
-    birth: &Birth,
-    reply_path: Option<&NextHop>,
-) -> Result<(), InsertError> {
-    let Work { packet, next_hop, translation, original, reply, entry, .. } = work;
-    let is_outbound = birth.origin == ORIGIN_SNAT;
-    *reply = FlowKey {
-        src: translation.dst,
-        dst: translation.src,
-        src_port: translation.dst_port,
-        dst_port: translation.src_port,
-        network: if is_outbound { OUTSIDE } else { birth.network },
-        vlan: UNTAGGED,
-        protocol: packet.protocol,
-        pad: 0,
-        pad2: 0,
-    };
-    fill(entry, birth, Direction::Reply, reply_path);
-    entry.src = original.dst;
-    entry.dst = original.src;
-    entry.src_port = original.dst_port;
-    entry.dst_port = original.src_port;
-    tables.flows().insert(reply, entry)?;
-    fill(entry, birth, Direction::Original, Some(next_hop));
-    entry.src = translation.src;
-    entry.dst = translation.dst;
-    entry.src_port = translation.src_port;
-    entry.dst_port = translation.dst_port;
-    let inserted = tables.flows().insert(original, entry);
-    if inserted.is_err() {
-        // Also where another connection has taken the original tuple meanwhile (a guest's and a forward's
-        // may meet there): this half would never find its other half.
-        tables.flows().remove(reply);
+    if connection.origin == ORIGIN_BINDING {
+        let key = BindingKey::external(connection.original.dst, connection.original.dst_port, connection.protocol);
+        let found = pairs::find(tables.bindings(), &key);
+        if !found.is_nothing() {
+            binding::release(tables, found.index(), now);
+        }
     }
-    inserted
-}
-
-/// Fills all of an entry but its translation.
-#[inline(always)]
-fn fill(entry: &mut FlowEntry, birth: &Birth, direction: Direction, path: Option<&NextHop>) {
-    entry.network = birth.network;
-    entry.vlan = UNTAGGED;
-    entry.direction = direction as u8;
-    entry.origin = birth.origin;
-    entry.pad = [0; 2];
-    entry.guest_vport = birth.guest_vport;
-    entry.created = birth.now;
-    entry.last_seen.store(birth.now);
-    entry.seen.store(birth.seen);
-    entry.path.generation.store(0);
-    if let Some(next_hop) = path {
-        tracking::keep_path(entry, next_hop, birth.generation, birth.now);
-    }
+    quota::end_connection(tables, u32::from(connection.guest_vport));
 }

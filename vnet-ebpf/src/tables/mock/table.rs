@@ -14,6 +14,7 @@ use crate::tables::{InsertError, Table};
 pub(super) struct Schedule {
     accesses: Cell<u64>,
     interruption: RefCell<Option<Interruption>>,
+    is_paused: Cell<bool>,
 }
 
 struct Interruption {
@@ -37,8 +38,19 @@ impl Schedule {
         self.interruption.take();
     }
 
+    /// Has `act` access the tables without being counted or interrupted.
+    pub(super) fn pause<R>(&self, act: impl FnOnce() -> R) -> R {
+        self.is_paused.set(true);
+        let result = act();
+        self.is_paused.set(false);
+        result
+    }
+
     /// Called before every access.
-    fn step(&self) {
+    pub(super) fn step(&self) {
+        if self.is_paused.get() {
+            return;
+        }
         let access = self.accesses.get();
         self.accesses.set(access.saturating_add(1));
         let due = self.interruption.borrow_mut().take_if(|interruption| interruption.before == access);
@@ -105,15 +117,17 @@ impl<K: Copy + Eq + Hash, V> MockTable<K, V> {
         self.entries.borrow().iter().map(|(key, value)| (*key, Rc::clone(value))).collect()
     }
 
-    /// Takes over another table's entries and room.
-    pub(super) fn fill_from(&self, other: &Self)
+    /// A table of the same content and room, which shares nothing with this one.
+    pub(super) fn copy(&self, schedule: &Rc<Schedule>) -> Self
     where
         V: Clone,
     {
-        for (key, value) in other.entries() {
-            self.put(key, V::clone(&value));
+        let copy = Self::new(schedule);
+        for (key, value) in self.entries() {
+            copy.put(key, V::clone(&value));
         }
-        self.capacity.set(other.capacity.get());
+        copy.capacity.set(self.capacity.get());
+        copy
     }
 
     fn is_refused(&self) -> bool {

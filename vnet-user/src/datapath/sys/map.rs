@@ -8,7 +8,7 @@ use aya::{
 };
 use aya_obj::generated::{BPF_ANY, BPF_NOEXIST, bpf_attr, bpf_cmd};
 
-use super::{bpf, number, zeroed};
+use super::{View, bpf, number, zeroed};
 
 /// A map, its sizes as the kernel states them.
 pub(crate) struct RawMap {
@@ -47,6 +47,11 @@ impl RawMap {
             value_size
         };
         Ok(Self { key_size: info.key_size() as usize, value_size, max_entries: info.max_entries(), data })
+    }
+
+    /// Maps the array's values to be read.
+    pub(crate) fn view(&self) -> io::Result<View> {
+        View::new(self.data.fd(), self.max_entries, self.value_size)
     }
 
     /// True where there is such an entry; `value` is its value then.

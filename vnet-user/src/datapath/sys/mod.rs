@@ -5,6 +5,9 @@
 
 mod link;
 mod map;
+mod netns;
+mod ring;
+mod view;
 
 use std::{
     io, mem,
@@ -14,8 +17,11 @@ use std::{
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
 pub(super) use self::{
-    link::{detach_link, link_ifindex},
+    link::{detach_link, link_cgroup, link_ifindex, update_link},
     map::{RawMap, Write},
+    netns::netns_cookie,
+    ring::awaited,
+    view::View,
 };
 
 /// An attribute block with every field zero, as the kernel wants unused ones.

@@ -1,15 +1,17 @@
-//! Connections, for people: both halves of each put together.
-//!
-//! The whole table is read in batches and joined here: a million flows take a second or so, where a
-//! look-up each would take a system call each.
+//! Connections, for people.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use vnet_common::{
-    Seconds,
+    Seconds, Word,
     config::{NetworkId, Timeouts},
     conntrack,
-    flow::{Direction, FlowEntry, FlowKey, ORIGIN_FORWARD, idle},
+    event::ConnectionEvent,
+    flow::{Connection as Record, Endpoints, ORIGIN_BINDING, ORIGIN_FORWARD, since},
+    names::expiry::Mode,
     vport::VportId,
 };
 
@@ -26,9 +28,19 @@ pub struct Tuple {
     pub dst_port: u16,
 }
 
-impl From<&FlowKey> for Tuple {
-    fn from(key: &FlowKey) -> Self {
-        Self { src: key.src.into(), dst: key.dst.into(), src_port: key.src_port.get(), dst_port: key.dst_port.get() }
+/// An address as it stands in records.
+pub(super) fn address(raw: u32) -> IpAddr {
+    Ipv4Addr::from(raw.to_ne_bytes()).into()
+}
+
+impl From<&Endpoints> for Tuple {
+    fn from(ends: &Endpoints) -> Self {
+        Self {
+            src: address(ends.src),
+            dst: address(ends.dst),
+            src_port: ends.src_port.get(),
+            dst_port: ends.dst_port.get(),
+        }
     }
 }
 
@@ -37,15 +49,12 @@ impl From<&FlowKey> for Tuple {
 pub struct Connection {
     /// IP protocol number.
     pub protocol: u8,
-    /// The guest's network, whoever opened the connection.
+    /// The network of the guest that it is accounted to, whoever opened it.
     pub network: NetworkId,
-    /// The guest's VLAN in it.
-    pub vlan: u16,
-    /// The guest's vport when the connection began.
+    /// That guest's vport when the connection began.
     pub guest_vport: VportId,
     pub state: &'static str,
-    /// Opened from outside through a forward; else by the guest.
-    pub forwarded: bool,
+    pub origin: Origin,
     pub original: Tuple,
     /// As the reply's packets arrive, before they are translated back.
     pub reply: Tuple,
@@ -54,39 +63,63 @@ pub struct Connection {
     pub expires_in_seconds: Seconds,
 }
 
-/// What a row needs to know of the reply half.
-struct Reply {
-    idle: Seconds,
-    seen: u32,
+/// How a connection began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A guest opened it to the outside.
+    Guest,
+    /// Through a forward, from outside or by another guest.
+    Forward,
+    /// From outside to a port that a guest holds already.
+    Binding,
 }
 
 impl Connection {
-    fn new(
-        key: &FlowKey,
-        entry: &FlowEntry,
-        reply_key: &FlowKey,
-        reply: Option<&Reply>,
-        timeouts: Option<&Timeouts>,
-        now: Seconds,
-    ) -> Self {
-        let seen = entry.seen() | reply.map_or(0, |reply| reply.seen);
-        let own_idle = idle(now, &entry.last_seen);
-        let idle_seconds = reply.map_or(own_idle, |reply| own_idle.min(reply.idle));
-        let timeout = timeouts.map_or(0, |timeouts| conntrack::timeout(key.protocol, seen, timeouts));
-        let forwarded = entry.origin == ORIGIN_FORWARD;
+    fn new(record: &Record, timeouts: Option<&Timeouts>, now: Seconds) -> Self {
+        let seen = record.seen.load();
+        let idle_seconds = since(record.last_seen.load(), now);
+        let timeout = timeouts.map_or(0, |timeouts| conntrack::timeout(record.protocol, seen, timeouts));
         Self {
-            protocol: key.protocol,
-            network: entry.network,
-            // The guest's side of the connection is where its packets come from.
-            vlan: if forwarded { reply_key.vlan } else { key.vlan },
-            guest_vport: entry.guest_vport,
-            state: conntrack::state_name(key.protocol, seen),
-            forwarded,
-            original: key.into(),
-            reply: reply_key.into(),
-            age_seconds: clock::since(entry.created, now),
+            protocol: record.protocol,
+            network: record.home(),
+            guest_vport: record.guest_vport.into(),
+            state: conntrack::state_name(record.protocol, seen),
+            origin: match record.origin {
+                ORIGIN_FORWARD => Origin::Forward,
+                ORIGIN_BINDING => Origin::Binding,
+                _ => Origin::Guest,
+            },
+            original: (&record.original).into(),
+            reply: (&record.reply).into(),
+            age_seconds: since(record.created.load(), now),
             idle_seconds,
             expires_in_seconds: timeout.saturating_sub(idle_seconds),
+        }
+    }
+
+    /// The connection that something happened to, as it stood then.
+    pub fn of_event(event: &ConnectionEvent, timeouts: Option<&Timeouts>) -> Self {
+        let record = Record {
+            original: event.original,
+            reply: event.reply,
+            original_network: event.original_network,
+            reply_network: event.reply_network,
+            protocol: event.protocol,
+            origin: event.origin,
+            guest_vport: event.guest_vport,
+            last_seen: Word::new(event.last_seen),
+            seen: Word::new(event.seen),
+            created: Word::new(event.created),
+            ..Record::default()
+        };
+        Self::new(&record, timeouts, event.at)
+    }
+
+    /// The outside address of ours that it shows: where it was opened to, or what its guest appears as.
+    pub fn outside_address(&self) -> IpAddr {
+        match self.origin {
+            Origin::Guest => self.reply.dst,
+            Origin::Forward | Origin::Binding => self.original.dst,
         }
     }
 }
@@ -99,151 +132,101 @@ impl Tables {
             if wanted(&row) {
                 rows.push(row);
             }
+            Ok(())
         })?;
         Ok(rows)
     }
 
     /// How many connections there are.
     pub fn connection_count(&self) -> Result<usize, TableError> {
-        let mut count = 0;
-        self.0.flows.for_each(|_, entry| {
-            count += usize::from(is_original(&entry));
-            Ok(())
-        })?;
-        Ok(count)
+        self.0.connections.count(&self.0.pools)
     }
 
-    /// Ends the connections that `doomed` says yes to; returns how many. Their bindings go some seconds
-    /// later, with the next expiry.
+    /// Ends the connections that `doomed` says yes to; returns how many. Their bindings go when their ports
+    /// have cooled down.
     pub fn flush_connections(&self, mut doomed: impl FnMut(&Connection) -> bool) -> Result<usize, TableError> {
-        let mut keys = Vec::new();
-        self.each_connection(|key, row| {
-            if doomed(&row) {
-                keys.push(*key);
-            }
-        })?;
-        let mut ended = self.0.expirers.flows.batch(true);
-        for key in keys {
-            ended.add(key)?;
-        }
+        let mut ended = self.0.expirers.connections.batch(Mode::Force);
+        self.each_connection(|index, row| if doomed(&row) { ended.add(index) } else { Ok(()) })?;
         ended.finish()
     }
 
-    fn each_connection(&self, mut visit: impl FnMut(&FlowKey, Connection)) -> Result<(), TableError> {
+    fn each_connection(
+        &self,
+        mut visit: impl FnMut(u32, Connection) -> Result<(), TableError>,
+    ) -> Result<(), TableError> {
         let timeouts = self.timeouts()?;
         let now = clock::now();
-        let mut originals = Vec::new();
-        let mut replies = HashMap::new();
-        self.0.flows.for_each(|key, entry| {
-            if is_original(&entry) {
-                originals.push((key, entry));
-            } else {
-                replies.insert(key, Reply { idle: idle(now, &entry.last_seen), seen: entry.seen() });
-            }
-            Ok(())
-        })?;
-        for (key, entry) in &originals {
-            let reply_key = entry.partner_key(key.protocol);
-            let reply = replies.get(&reply_key);
-            let row = Connection::new(key, entry, &reply_key, reply, timeouts.get(&entry.network), now);
-            visit(key, row);
-        }
-        Ok(())
+        self.0.connections.for_each(&self.0.pools, |index, record| {
+            visit(index, Connection::new(&record, timeouts.get(&record.home()), now))
+        })
     }
 
     /// Idle times by network.
-    pub(in crate::datapath) fn timeouts(&self) -> Result<HashMap<NetworkId, Timeouts>, TableError> {
+    pub fn timeouts(&self) -> Result<HashMap<NetworkId, Timeouts>, TableError> {
         Ok(self.networks()?.into_iter().map(|(id, settings)| (id, settings.timeouts)).collect())
     }
 }
 
-fn is_original(entry: &FlowEntry) -> bool {
-    entry.direction == Direction::Original as u8
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use vnet_common::{
-        Be16, Ip, Word,
+        Be16, Ip,
         config::OUTSIDE,
         conntrack::{REPLIED, protocol},
-        flow::ORIGIN_SNAT,
+        flow::ORIGIN_GUEST,
     };
-    use zerocopy::FromZeros;
 
     use super::*;
 
-    fn ip(address: [u8; 4]) -> Ip {
-        Ipv4Addr::from(address).into()
+    fn raw(address: [u8; 4]) -> u32 {
+        Ip::from(Ipv4Addr::from(address)).v4_raw()
     }
 
     const GUEST: [u8; 4] = [192, 168, 122, 10];
     const SERVER: [u8; 4] = [203, 0, 113, 5];
     const EXTERNAL: [u8; 4] = [198, 51, 100, 1];
 
-    /// A guest's UDP flow to a server, begun at 100, last seen at 120.
-    fn snat_flow() -> (FlowKey, FlowEntry) {
-        let key = FlowKey {
-            src: ip(GUEST),
-            dst: ip(SERVER),
-            src_port: Be16::new(4000),
-            dst_port: Be16::new(53),
-            network: 3,
-            vlan: 7,
+    /// A guest's UDP connection to a server, begun at 100, last seen at 120.
+    fn record() -> Record {
+        let (src_port, dst_port) = (Be16::new(4000), Be16::new(53));
+        Record {
+            original: Endpoints { src: raw(GUEST), dst: raw(SERVER), src_port, dst_port },
+            reply: Endpoints { src: raw(SERVER), dst: raw(EXTERNAL), src_port: dst_port, dst_port: Be16::new(50_000) },
+            original_network: 3,
+            reply_network: OUTSIDE,
             protocol: protocol::UDP,
-            pad: 0,
-            pad2: 0,
-        };
-        let entry = FlowEntry {
-            src: ip(EXTERNAL),
-            dst: ip(SERVER),
-            src_port: Be16::new(50_000),
-            dst_port: Be16::new(53),
-            network: 3,
-            vlan: 0,
-            direction: Direction::Original as u8,
-            origin: ORIGIN_SNAT,
+            origin: ORIGIN_GUEST,
             guest_vport: 12,
-            created: 100,
+            created: Word::new(100),
             last_seen: Word::new(120),
-            seen: Word::new(0),
-            ..FlowEntry::new_zeroed()
-        };
-        (key, entry)
+            seen: Word::new(REPLIED),
+            ..Record::default()
+        }
     }
 
     #[test]
-    fn a_row_joins_both_halves() {
-        let (key, entry) = snat_flow();
-        let reply_key = entry.partner_key(key.protocol);
-        assert_eq!(reply_key.network, OUTSIDE);
-        let reply = Reply { idle: 4, seen: REPLIED };
-        let row = Connection::new(&key, &entry, &reply_key, Some(&reply), Some(&Timeouts::RFC), 130);
+    fn a_row_says_what_its_record_does() {
         let wanted = Connection {
             protocol: protocol::UDP,
             network: 3,
-            vlan: 7,
             guest_vport: 12,
             state: "replied",
-            forwarded: false,
+            origin: Origin::Guest,
             original: Tuple { src: IpAddr::from(GUEST), dst: IpAddr::from(SERVER), src_port: 4000, dst_port: 53 },
             reply: Tuple { src: IpAddr::from(SERVER), dst: IpAddr::from(EXTERNAL), src_port: 53, dst_port: 50_000 },
             age_seconds: 30,
-            idle_seconds: 4,
-            expires_in_seconds: 296,
+            idle_seconds: 10,
+            expires_in_seconds: 290,
         };
-        assert_eq!(row, wanted);
+        assert_eq!(Connection::new(&record(), Some(&Timeouts::RFC), 130), wanted);
+        assert_eq!(wanted.outside_address(), IpAddr::from(EXTERNAL));
     }
 
     #[test]
-    fn a_half_alone_is_shown_and_so_is_one_past_its_time() {
-        let (key, entry) = snat_flow();
-        let reply_key = entry.partner_key(key.protocol);
-        let row = Connection::new(&key, &entry, &reply_key, None, Some(&Timeouts::RFC), 1000);
-        assert_eq!((row.state, row.idle_seconds, row.expires_in_seconds), ("unreplied", 880, 0));
-        let row = Connection::new(&key, &entry, &reply_key, None, None, 121);
-        assert_eq!(row.expires_in_seconds, 0, "its network is gone");
+    fn a_row_past_its_time_or_without_a_network_expires_at_once() {
+        let row = Connection::new(&record(), Some(&Timeouts::RFC), 1000);
+        assert_eq!((row.idle_seconds, row.expires_in_seconds), (880, 0));
+        let row = Connection::new(&record(), None, 121);
+        assert_eq!(row.expires_in_seconds, 0);
     }
 }

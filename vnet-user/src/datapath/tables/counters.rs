@@ -25,11 +25,13 @@ impl Tables {
 
     /// What happened besides frames' verdicts, by name.
     pub fn event_counts(&self) -> Result<Vec<(&'static str, u64)>, TableError> {
-        let count = |(event, name): (EventCount, &'static str)| {
-            let per_cpu = self.0.event_counts.lookup(event as u32)?;
-            Ok((name, per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count))))
-        };
-        EventCount::ALL.into_iter().map(count).collect()
+        EventCount::ALL.into_iter().map(|(event, name)| Ok((name, self.event_count(event)?))).collect()
+    }
+
+    /// One of them.
+    pub(super) fn event_count(&self, event: EventCount) -> Result<u64, TableError> {
+        let per_cpu = self.0.event_counts.lookup(event as u32)?;
+        Ok(per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count)))
     }
 }
 

@@ -4,6 +4,7 @@ use vnet_common::{
     Mac, Seconds,
     config::NetworkId,
     fdb::{FdbEntry, FdbKey, FdbKind},
+    flow::since,
     vport::VportId,
 };
 
@@ -33,7 +34,7 @@ impl FdbRow {
             vport: entry.vport(),
             // Numbers are this crate's own: an unknown one can only be a later version's, which ages.
             kind: FdbKind::from_u32(entry.kind).unwrap_or(FdbKind::Learned),
-            age_seconds: clock::since(entry.last_seen.load(), now),
+            age_seconds: since(entry.last_seen.load(), now),
             moves: entry.moves.load(),
         }
     }

@@ -14,7 +14,7 @@ pub struct TableFill {
 }
 
 impl Tables {
-    /// Every table that can fill up. Reads them all: a second or so for a million flows.
+    /// Every table that can fill up. Connections and bindings are not read for it, whatever their number.
     pub fn fill(&self) -> Result<Vec<TableFill>, TableError> {
         let tables = &self.0;
         // Arrays are never full of entries, but of entries in use; slot 0 is none.
@@ -24,10 +24,20 @@ impl Tables {
             slots(tables.vports.name(), self.vports()?.len(), tables.vports.capacity()),
             count(&tables.fdb)?,
             count(&tables.forwards)?,
-            count(&tables.flows)?,
-            count(&tables.bindings)?,
+            TableFill {
+                table: tables.connections.name(),
+                used: tables.connections.count(&tables.pools)?,
+                capacity: tables.connections.capacity(),
+            },
+            TableFill {
+                table: tables.bindings.name(),
+                used: tables.bindings.count(&tables.pools)?,
+                capacity: tables.bindings.capacity(),
+            },
             count(&tables.locals)?,
             count(&tables.routed_subnets)?,
+            count(&tables.fragments)?,
+            count(&tables.held_fragments)?,
         ])
     }
 }

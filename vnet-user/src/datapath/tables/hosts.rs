@@ -1,6 +1,6 @@
-//! What the host itself is: its own addresses, and the subnets of its routed networks.
+//! What the host itself is: its own addresses, those of its pools, and the subnets of its routed networks.
 //!
-//! Both are set as a whole and written as a difference: an entry that stays is never missing.
+//! Each is set as a whole and written as a difference: an entry that stays is never missing.
 
 use std::collections::HashMap;
 
@@ -24,6 +24,18 @@ impl Tables {
     /// The host's own addresses as the datapath knows them.
     pub fn locals(&self) -> Result<Vec<(Ip, u32)>, TableError> {
         Ok(self.0.locals.entries()?.into_iter().map(|(address, entry)| (address, entry.ifindex)).collect())
+    }
+
+    /// Sets the external addresses of pools, each with its network.
+    pub fn set_externals(&self, addresses: &[(Ip, NetworkId)]) -> Result<(), TableError> {
+        let wanted = addresses.iter().map(|(address, network)| (*address, u32::from(*network)));
+        self.0.writing(|| replace(&self.0.externals, wanted))
+    }
+
+    /// The external addresses of pools as the datapath knows them.
+    pub fn externals(&self) -> Result<Vec<(Ip, NetworkId)>, TableError> {
+        let entries = self.0.externals.entries()?;
+        Ok(entries.into_iter().map(|(address, network)| (address, network as NetworkId)).collect())
     }
 
     /// Sets the subnets of routed networks.

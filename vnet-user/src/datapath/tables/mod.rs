@@ -4,39 +4,53 @@
 //! [`Tables`] is a handle: clones of it share the maps, and all of its methods may be called from
 //! several threads. A write that fails says which table it was, and tells a full one apart.
 
+mod bindings;
 mod connections;
 mod counters;
+mod events;
 mod fdb;
 mod fill;
 mod forwards;
+mod fragments;
+mod guests;
 mod hosts;
 mod networks;
+mod pairs;
+mod settings;
 pub(super) mod table;
 mod vports;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use vnet_common::{
     Ip,
-    config::{NetworkEntry, SubnetKey},
+    config::{NetworkEntry, Settings, SubnetKey},
     fdb::{FdbEntry, FdbKey},
-    flow::{FlowEntry, FlowKey},
+    flow::Connection as ConnectionRecord,
     forward::{ForwardEntry, ForwardKey},
+    fragment::{FragmentEntry, FragmentKey, HeldFragment, HeldKey},
+    index::Pool,
     names::map,
-    nat::{BindingEntry, BindingKey},
+    nat::{Binding as BindingRecord, GuestUse},
     stats::VportStats,
     vport::{FloodList, LocalEntry, VportEntry},
 };
 
-use self::table::{Counters, Table};
 pub use self::{
-    connections::{Connection, Tuple},
+    bindings::Binding,
+    connections::{Connection, Origin, Tuple},
+    events::EventReader,
     fdb::FdbRow,
     fill::TableFill,
+    guests::GuestUsage,
     networks::NetworkSettings,
+};
+use self::{
+    pairs::PairTable,
+    table::{Counters, Table},
 };
 use super::{TableError, expiry::Expirers};
 
@@ -53,11 +67,19 @@ pub(super) struct Inner {
     locals: Table<Ip, LocalEntry>,
     routed_subnets: Table<SubnetKey, u32>,
     forwards: Table<ForwardKey, ForwardEntry>,
-    pub(super) flows: Table<FlowKey, FlowEntry>,
-    pub(super) bindings: Table<BindingKey, BindingEntry>,
+    pub(super) settings: Table<u32, Settings>,
+    pub(super) connections: PairTable<ConnectionRecord>,
+    pub(super) bindings: PairTable<BindingRecord>,
+    pub(super) pools: Table<u32, Pool>,
+    pub(super) guests: Table<u32, GuestUse>,
+    fragments: Table<FragmentKey, FragmentEntry>,
+    held_fragments: Table<HeldKey, HeldFragment>,
+    externals: Table<Ip, u32>,
     vport_stats: Counters<VportStats>,
     event_counts: Counters<u64>,
     pub(super) expirers: Expirers,
+    /// Where the maps are pinned.
+    directory: PathBuf,
     /// Held over every read-change-write of tables that only the daemon writes.
     writing: Mutex<()>,
 }
@@ -74,11 +96,22 @@ impl Tables {
             locals: Table::open(directory, map::LOCALS)?,
             routed_subnets: Table::open(directory, map::ROUTED_SUBNETS)?,
             forwards: Table::open(directory, map::FORWARDS)?,
-            flows: Table::open(directory, map::FLOWS)?,
-            bindings: Table::open(directory, map::BINDINGS)?,
+            settings: Table::open(directory, map::SETTINGS)?,
+            connections: PairTable::open(directory, map::CONNECTIONS, 0, |record: &ConnectionRecord| {
+                record.last_seen.load() != 0
+            })?,
+            bindings: PairTable::open(directory, map::BINDINGS, 1, |record: &BindingRecord| {
+                record.last_used.load() != 0
+            })?,
+            pools: Table::open(directory, map::POOLS)?,
+            guests: Table::open(directory, map::GUESTS)?,
+            fragments: Table::open(directory, map::FRAGMENTS)?,
+            held_fragments: Table::open(directory, map::HELD_FRAGMENTS)?,
+            externals: Table::open(directory, map::EXTERNALS)?,
             vport_stats: Counters::open(directory, map::VPORT_STATS)?,
             event_counts: Counters::open(directory, map::EVENT_COUNTS)?,
             expirers,
+            directory: directory.to_owned(),
             writing: Mutex::new(()),
         })))
     }

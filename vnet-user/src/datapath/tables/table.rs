@@ -164,7 +164,7 @@ impl<V: FromBytes + IntoBytes> Counters<V> {
     }
 }
 
-fn open(directory: &Path, name: &'static str) -> Result<RawMap, TableError> {
+pub(super) fn open(directory: &Path, name: &'static str) -> Result<RawMap, TableError> {
     let map = MapData::from_pin(directory.join(name)).and_then(RawMap::new);
     map.map_err(|error| TableError::Io { table: name, action: "open", source: io::Error::other(reason(&error)) })
 }
