@@ -1,9 +1,8 @@
-//! Forward: the way of a packet between a network and the world, by the kernel's own routing table.
+//! Forward: packets between a network and the world, and to the host's own addresses.
 
 use vnet_common::{
-    Be16, DropReason, Ip, Mac,
+    DropReason,
     config::{NetworkEntry, NetworkId, NetworkMode, OUTSIDE},
-    fdb::FdbKey,
     flow::{Endpoints, FlowKey},
     vport::{UNTAGGED, VportEntry, VportId},
 };
@@ -13,34 +12,13 @@ use super::{
     conntrack::{self, Known},
     nat::{self, Fragment},
     parse::{self, Ethernet, Packet, Ports},
+    way::{self, Link, NextHop},
 };
 use crate::{
-    context::{Frame, Route, RouteQuery, Side},
-    tables::{Table as _, Tables},
+    context::Frame,
+    tables::Tables,
     wire::{ethernet, ipv4},
 };
-
-/// A way out, decided.
-#[derive(Clone, Copy, Debug)]
-pub struct NextHop {
-    pub to_vport: VportId,
-    pub ifindex: u32,
-    pub side: Side,
-    pub link: Link,
-}
-
-/// What is known of the next hop's link address.
-#[derive(Clone, Copy, Debug)]
-pub enum Link {
-    Resolved {
-        dst: Mac,
-        src: Mac,
-    },
-    /// The kernel finds it out and sends the frame.
-    Unresolved {
-        next_hop: Ip,
-    },
-}
 
 /// From a guest to the gateway's MAC address.
 #[inline(always)]
@@ -82,7 +60,7 @@ pub fn from_guest<F: Frame, T: Tables>(
         return to_own_address(frame, tables, home, work, &nat::Opener { home: Some(home), from_vport, mac: eth.src });
     }
     check_outbound(&work.packet, network)?;
-    to_outside(frame, tables, home, work)?;
+    way::to_outside(frame, tables, home, work)?;
     if network.mode() == Some(NetworkMode::Routed) {
         return route_untranslated(frame, tables, work);
     }
@@ -162,9 +140,9 @@ fn send_known<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work, k
             // Before the question: a change that comes in between makes the answer stale at once.
             let generation = network.generation.load();
             if goes_outside {
-                to_outside(frame, tables, &home, work)?;
+                way::to_outside(frame, tables, &home, work)?;
             } else {
-                to_guest(frame, tables, &home, work, work.translation.dst)?;
+                way::to_guest(frame, tables, &home, work, work.translation.dst)?;
             }
             conntrack::keep_decision(frame, tables, work, generation);
         }
@@ -282,7 +260,7 @@ fn to_routed_subnet<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut W
         return Err(DropReason::TtlExceeded);
     }
     let guest = work.packet.dst;
-    to_guest(frame, tables, &Home { id, network: &network }, work, guest.v4_raw())?;
+    way::to_guest(frame, tables, &Home { id, network: &network }, work, guest.v4_raw())?;
     route_untranslated(frame, tables, work)
 }
 
@@ -292,88 +270,6 @@ pub const fn flow_key(packet: &Packet, ports: &Ports, network: NetworkId) -> Flo
     let ends =
         Endpoints { src: packet.src.v4_raw(), dst: packet.dst.v4_raw(), src_port: ports.src, dst_port: ports.dst };
     FlowKey::new(ends, network, packet.protocol)
-}
-
-/// Decides the packet's way from a network to the outside, into `work.next_hop`. Only the network's own
-/// uplinks will do, so that no network reaches another by routing.
-#[inline(never)]
-pub fn to_outside<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    home: &Home<'_>,
-    work: &mut Work,
-) -> Result<(), DropReason> {
-    let packet = &work.packet;
-    work.query = RouteQuery {
-        src: packet.src,
-        dst: packet.dst,
-        protocol: packet.protocol,
-        tos: packet.tos,
-        src_port: packet.ports.map_or(Be16::ZERO, |ports| ports.src),
-        dst_port: packet.ports.map_or(Be16::ZERO, |ports| ports.dst),
-        ifindex: gateway_ifindex(tables, home)?,
-    };
-    let (ifindex, link) = match frame.route(&work.query) {
-        Route::Via { ifindex, src_mac, dst_mac } => (ifindex, Link::Resolved { dst: dst_mac, src: src_mac }),
-        Route::Unresolved { ifindex, next_hop } => (ifindex, Link::Unresolved { next_hop }),
-        Route::None => return Err(DropReason::NoRoute),
-    };
-    let to_vport = tables.vport_by_ifindex(ifindex).ok_or(DropReason::NotAnUplink)?;
-    if !home.network.has_uplink(to_vport) {
-        return Err(DropReason::NotAnUplink);
-    }
-    work.next_hop = NextHop { to_vport, ifindex, side: Side::Egress, link };
-    Ok(())
-}
-
-/// Decides the way to a guest's address (raw IPv4), into `work.next_hop`: the kernel's neighbour table
-/// has the MAC address, the FDB the port. Where either is missing, the frame goes by `vn-NAME` and the
-/// kernel asks for it.
-#[inline(never)]
-pub fn to_guest<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    home: &Home<'_>,
-    work: &mut Work,
-    guest: u32,
-) -> Result<(), DropReason> {
-    let gateway = gateway_ifindex(tables, home)?;
-    work.query = RouteQuery {
-        src: Ip::from_v4_raw(0),
-        dst: Ip::from_v4_raw(guest),
-        protocol: 0,
-        tos: 0,
-        src_port: Be16::ZERO,
-        dst_port: Be16::ZERO,
-        ifindex: gateway,
-    };
-    work.next_hop = NextHop {
-        to_vport: home.network.gateway_vport,
-        ifindex: gateway,
-        side: Side::Egress,
-        link: Link::Unresolved { next_hop: work.query.dst },
-    };
-    let (src, dst) = match frame.route(&work.query) {
-        Route::Via { ifindex, src_mac, dst_mac } if ifindex == gateway => (src_mac, dst_mac),
-        Route::Unresolved { ifindex, .. } if ifindex == gateway => return Ok(()),
-        _ => return Err(DropReason::NoRoute),
-    };
-    let Some(entry) = tables.fdb().lookup(&FdbKey::new(home.id, UNTAGGED, dst)) else { return Ok(()) };
-    let to_vport = entry.vport();
-    let vport = tables.vport(to_vport).ok_or(DropReason::PortAbsent)?;
-    if vport.ifindex == 0 {
-        return Err(DropReason::PortAbsent);
-    }
-    let side = bridge::way_out::<F>(&vport);
-    work.next_hop = NextHop { to_vport, ifindex: vport.ifindex, side, link: Link::Resolved { dst, src } };
-    Ok(())
-}
-
-/// The device that routing questions of a network are asked for.
-#[inline(always)]
-fn gateway_ifindex<T: Tables>(tables: &T, home: &Home<'_>) -> Result<u32, DropReason> {
-    let gateway = tables.vport(home.network.gateway_vport).ok_or(DropReason::NoRoute)?;
-    if gateway.ifindex == 0 { Err(DropReason::NoRoute) } else { Ok(gateway.ifindex) }
 }
 
 /// Routes without translation: MTU, TTL, link addresses.

@@ -16,6 +16,7 @@ mod path;
 mod report;
 mod responder;
 pub mod socket;
+mod way;
 mod work;
 
 use vnet_common::{

@@ -10,7 +10,7 @@ use vnet_common::{
 
 use super::{
     bridge,
-    forward::{Link, NextHop},
+    way::{Link, NextHop},
 };
 use crate::{context::Frame, tables::Tables};
 

@@ -10,10 +10,10 @@ use vnet_common::{
 };
 
 use super::{
-    forward::NextHop,
     icmp_reply::ErrorMessage,
     nat::{BindingRequest, Opening, Quotation, Target},
     parse::Packet,
+    way::NextHop,
 };
 use crate::context::RouteQuery;
 
@@ -52,7 +52,7 @@ impl Work {
     pub fn empty() -> Self {
         use vnet_common::{Be16, Ip, config::OUTSIDE, fragment::HELD_BYTES, nat::Binding};
 
-        use super::forward::Link;
+        use super::way::Link;
 
         let (ip, port) = (Ip::UNSPECIFIED, Be16::ZERO);
         let packet = Packet {

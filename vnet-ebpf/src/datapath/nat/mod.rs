@@ -8,6 +8,7 @@ mod mss;
 mod port_alloc;
 mod quota;
 mod rewrite;
+mod source;
 mod target;
 
 pub use binding::BindingRequest;
