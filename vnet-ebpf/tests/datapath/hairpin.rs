@@ -229,3 +229,16 @@ fn an_address_of_the_pool_leads_to_who_holds_its_port() {
     assert_eq!(world.tc(GUEST1, reply.bytes()), Fate::Sent(GUEST2, replied(&reply, &packet, GUEST2).bytes()));
     assert_eq!(world.check(), Ok(()));
 }
+
+#[test]
+fn a_routed_guest_is_given_no_outside_port_for_a_forward_of_its_own_network() {
+    let world = World::new();
+    // As the daemon has it: a routed network translates nothing.
+    world.change_network(ROUTED, |network| (network.nat.first_port, network.nat.last_port) = (0, 0));
+    world.forward(17, (None, LISTEN), (ROUTED_GUEST1, 80));
+    let packet = outgoing(ROUTED_GUEST2, L4::Udp, KEPT, at(EXTERNAL, LISTEN));
+    let bytes = packet.bytes();
+    assert_eq!(world.tc(ROUTED_GUEST2, bytes.clone()), Fate::Delivered(ROUTED_GATEWAY, bytes), "the host's to refuse");
+    assert!(world.tables.connections().is_empty() && world.tables.bindings().is_empty());
+    assert_eq!(world.check(), Ok(()));
+}

@@ -119,7 +119,10 @@ pub fn create_to_target<F: Frame, T: Tables>(
         Some(_) => network.mode().is_some_and(NetworkMode::is_routed_outside),
         None => network.has_uplink(opener.from_vport),
     };
-    if !is_served {
+    // A routed network has no outside ports to show its own guests, who would answer each other directly.
+    let is_apart =
+        opener.home.is_none_or(|home| home.network.mode() == Some(NetworkMode::Nat) || home.id != target.network);
+    if !is_served || !is_apart {
         return Ok(false);
     }
     // A segment of no connection: the host answers it with a RST, which ends it at the peer.
@@ -132,7 +135,7 @@ pub fn create_to_target<F: Frame, T: Tables>(
     if work.packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
-    let external = hairpin_source(tables, work, opener, &network);
+    let external = hairpin_source(tables, work, opener);
     let remote = if external == 0 { work.packet.src.v4_raw() } else { external };
     let generation = network.generation.load();
     way::to_guest(frame, tables, &Home { id: target.network, network: &network }, work, target.address)?;

@@ -2,7 +2,7 @@
 
 use vnet_common::{
     Be16, DropReason, Word,
-    config::{Mapping, NatPolicy, NetworkEntry, NetworkMode},
+    config::{Mapping, NatPolicy, NetworkMode},
     nat::Binding,
 };
 
@@ -18,13 +18,11 @@ use crate::{
 };
 
 /// The external address that a guest shows to another guest's target (RFC 4787 REQ-9: "external source IP
-/// address and port"), raw; 0 where its own address stays, which its own network's guests would answer
-/// directly.
+/// address and port"), raw; 0 where its own address stays: that of a routed network's guest.
 #[inline(always)]
-pub(super) fn hairpin_source<T: Tables>(tables: &T, work: &Work, opener: &Opener<'_>, target: &NetworkEntry) -> u32 {
+pub(super) fn hairpin_source<T: Tables>(tables: &T, work: &Work, opener: &Opener<'_>) -> u32 {
     let Some(home) = opener.home else { return 0 };
-    let is_own_network = home.network.gateway_vport == target.gateway_vport;
-    if home.network.mode() != Some(NetworkMode::Nat) && !is_own_network {
+    if home.network.mode() != Some(NetworkMode::Nat) {
         return 0;
     }
     let mut own: u32 = 0;
