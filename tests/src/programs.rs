@@ -7,7 +7,10 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
-use vnet_common::names::{expiry::Mode, program};
+use vnet_common::{
+    fragment::HELD_BYTES,
+    names::{expiry::Mode, program},
+};
 
 use crate::{daemon::target_directory, maps::pair_sizes};
 
@@ -94,7 +97,8 @@ fn run<P>(loaded: &P, context: &[u8], frame: &[u8]) -> Result<Run>
 where
     P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = aya::programs::TestRunResult>,
 {
-    let mut bytes = vec![0; frame.len() + 256];
+    // A frame may grow, or end as a copy of a fragment that was kept before it.
+    let mut bytes = vec![0; frame.len().max(HELD_BYTES) + 256];
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut bytes),
